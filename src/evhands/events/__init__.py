@@ -1,0 +1,1 @@
+"""Events: files, windows, representations, warping, noise."""

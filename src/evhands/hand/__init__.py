@@ -1,0 +1,1 @@
+"""The hand: skeleton and joint orders, hand models, the open hand, the rasteriser."""

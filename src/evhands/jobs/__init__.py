@@ -1,0 +1,1 @@
+"""One command a file; jobs never import each other."""

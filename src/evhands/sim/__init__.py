@@ -1,0 +1,1 @@
+"""From hand motion to events."""
