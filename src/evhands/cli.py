@@ -1,0 +1,210 @@
+"""The command line tool `evhands`: parse, call, print. A command is a typed function of `evhands.jobs`.
+
+A job is imported only when its command is called, so that `evhands --help` answers at once. Its parameters become the
+options (jsonargparse): a required parameter is a positional, a keyword-only or defaulted one is an option, and the
+help texts come from the `Args:` section of its docstring. `--config FILE` reads any of them from YAML.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import inspect
+import os
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from evhands import __version__
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+USER_ERROR = 2
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a job lives, what it does in one line, and a call of it that can be typed as it stands."""
+
+    module: str
+    function: str
+    summary: str
+    example: str
+
+
+COMMANDS = {
+    "demo": Command(
+        "evhands.jobs.demo", "demo", "Track the recording that ships with the package and score it.", "evhands demo"
+    ),
+    "info": Command(
+        "evhands.jobs.info",
+        "info",
+        "What is in an event file: sensor, duration, counts, rates, gaps.",
+        "evhands info recording.aedat4",
+    ),
+    "track": Command(
+        "evhands.jobs.track",
+        "track",
+        "Event recording in, 3D hand poses and an overlay video out.",
+        "evhands track recording.raw --out poses --camera calib.json",
+    ),
+    "convert": Command(
+        "evhands.jobs.convert",
+        "convert",
+        "Event file to another format, or an ordinary video to events.",
+        "evhands convert hand.mp4 events.h5",
+    ),
+    "simulate": Command(
+        "evhands.jobs.simulate",
+        "simulate",
+        "Recordings of simulated hands with their truth, for training and tests.",
+        "evhands simulate --help",
+    ),
+    "train": Command(
+        "evhands.jobs.train", "train", "Train a model on recordings; stop and resume at will.", "evhands train --help"
+    ),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the tool and return its exit code: 0 done, 2 something the user gave cannot be used, 130 interrupted."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        with _one_line_warnings():
+            code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("\nevhands: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output (head, less) has left. Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"evhands {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        return _complain("", _unknown_command(name))
+    return _call(name, rest)
+
+
+def _call(name: str, arguments: list[str]) -> int:
+    command = COMMANDS[name]
+    # Imported here because numpy and jsonargparse take longer than `evhands --help` may.
+    from jsonargparse import ArgumentError
+
+    from evhands.types import InputError
+
+    job = getattr(importlib.import_module(command.module), command.function)
+    parser = parser_of(name, job)
+    try:
+        options = parser.instantiate_classes(parser.parse_args(arguments)).as_dict()
+    except ArgumentError as error:
+        return _complain(name, f"{error} See `evhands {name} --help`.")
+    except SystemExit as stop:  # --help has been printed
+        return int(stop.code or 0)
+    try:
+        result = job(**{key: value for key, value in options.items() if key != "config"})
+    except InputError as error:
+        return _complain(name, str(error))
+    except OSError as error:
+        # What the system refuses (no such file, no permission, no space) is not a fault of the program.
+        if isinstance(error, BrokenPipeError) or error.filename is None:
+            raise
+        return _complain(name, f"{error.filename}: {error.strerror}. Check the path and its permissions.")
+    if isinstance(result, str):
+        print(result)
+    return 0
+
+
+def parser_of(name: str, job: Callable[..., Any]) -> ArgumentParser:
+    """The parser of one command, made from the signature and the docstring of its job."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog=f"evhands {name}",
+        description=COMMANDS[name].summary + "\n\n" + _long_description(job),
+        epilog=f"example:  {COMMANDS[name].example}",
+        exit_on_error=False,
+        default_meta=False,
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of these options")
+    parameters = inspect.signature(job).parameters.values()
+    options = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty}
+    positionals = {p.name for p in parameters} - options
+    parser.add_function_arguments(job, as_group=False, as_positional=True, skip=options)
+    parser.add_function_arguments(job, as_group=False, skip=positionals)
+    return parser
+
+
+def _long_description(job: Callable[..., Any]) -> str:
+    """The paragraphs of a docstring between its first sentence and its first section."""
+    paragraphs = inspect.cleandoc(job.__doc__ or "").split("\n\n")[1:]
+    sections = ("Args:", "Returns:", "Raises:", "Example:", "Examples:", "Yields:")
+    kept = []
+    for paragraph in paragraphs:
+        if paragraph.startswith(sections):
+            break
+        kept.append(paragraph)
+    return "\n\n".join(kept)
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS)) + 2
+    commands = "\n".join(f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items())
+    examples = "\n".join(f"  {c.example}" for c in COMMANDS.values() if not c.example.endswith("--help"))
+    return (
+        "usage: evhands COMMAND [ARGUMENTS]\n\n"
+        "3D hand pose, shape and mesh from event cameras.\n\n"
+        f"commands:\n{commands}\n\n"
+        f"examples:\n{examples}\n\n"
+        "`evhands COMMAND --help` lists the arguments of a command; `evhands --version` prints the version."
+    )
+
+
+def _unknown_command(name: str) -> str:
+    near = difflib.get_close_matches(name, COMMANDS, n=2, cutoff=0.5)
+    guess = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"there is no command {name!r}.{guess} The commands are {', '.join(COMMANDS)}; see `evhands --help`."
+
+
+def _complain(name: str, message: str) -> int:
+    """Print one paragraph on stderr and return the exit code of a mistake of the user."""
+    text = " ".join(message.split())
+    print(_wrapped(f"evhands{' ' + name if name else ''}: error: {text}"), file=sys.stderr)
+    return USER_ERROR
+
+
+def _wrapped(text: str) -> str:
+    """Folded at the width of a terminal; left in one line where the reader is a program."""
+    if not sys.stderr.isatty():
+        return text
+    width = os.get_terminal_size(sys.stderr.fileno()).columns
+    return textwrap.fill(text, max(40, width - 1), break_long_words=False, break_on_hyphens=False)
+
+
+@contextlib.contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Warnings as one line on stderr, without the place in the code that a user can do nothing with."""
+
+    def show(message: Warning | str, *_: Any) -> None:
+        print("evhands: warning: " + " ".join(str(message).split()), file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
