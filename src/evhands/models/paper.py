@@ -1,0 +1,209 @@
+"""The networks of EvHandPose (Jiang et al., TPAMI 2024): FlowNet, and a pose network over LNES and the flow.
+
+A window becomes a voxel grid (for the FlowNet) and an LNES image; [LNES, flow] go through the encoder, a
+convolutional recurrence over the windows, and a head that gives 61 numbers: hand pose 45, translation 3, shape 10,
+global rotation 3.
+
+The translation lives in the crop's *virtual camera*: the camera with the intrinsics of the real one in which the
+crop's image, taken as it is, would have been seen. `PaperEstimator.to_camera` maps it to the real camera.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evhands.hand.model import HandModel
+from evhands.models.encoder import Encoder, EncoderConfig
+from evhands.models.flow import FlowConfig, FlowNet
+from evhands.models.recurrent import CellName, State, recurrent_cell, run_sequence
+from evhands.types import Camera, HandPose, Prediction
+
+OUTPUTS = {"joints": 45, "translation": 3, "shape": 10, "orientation": 3}
+"""The 61 outputs of the head in their order."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoseNetworkConfig:
+    """Sizes of the pose network; the defaults are those of the paper (35.5 M parameters)."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    cell: CellName = "gru"
+    recurrent_channels: int = 512
+    hidden: int = 128
+    leak: float = 0.1
+    translation_scale: tuple[float, float, float] = (0.3, 0.3, 0.3)
+    """Metres per unit of the head's output."""
+    translation_mean: tuple[float, float, float] = (0.15, 0.0, 0.5)
+    """Metres in the virtual camera at output 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperConfig:
+    """The whole of the paper's network."""
+
+    flow: FlowConfig | None = field(default_factory=FlowConfig)
+    """None = without hand flow: the encoder sees the LNES image only."""
+    flow_levels: int = 1
+    """Scales of the flow that the encoder sees, counted from the finest: 1 in the paper."""
+    pose: PoseNetworkConfig = field(default_factory=PoseNetworkConfig)
+    size_px: int = 128
+    """Side of the square crop."""
+    hand_model: str = "open"
+    """Name of the hand model in whose parameters the poses are."""
+    flow_training: Literal["trained", "frozen", "frozen_norms_drift"] = "frozen"
+    """What happens to the FlowNet in training mode: "frozen" gets no gradients and keeps its batch norms;
+    "frozen_norms_drift" lets their running means drift, as the published training does."""
+
+
+def paper() -> PaperConfig:
+    """The sizes of the paper: 49.66 M parameters, 3.69 GMAC a window."""
+    return PaperConfig()
+
+
+class PoseNetwork(nn.Module):
+    """Images of windows in order -> the 61 outputs of every window."""
+
+    def __init__(self, config: PoseNetworkConfig, in_channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config.encoder, in_channels)
+        self.recurrent = recurrent_cell(config.cell, config.encoder.channels[-1], config.recurrent_channels)
+        self.norm = nn.BatchNorm3d(config.recurrent_channels)
+        self.hidden = nn.Linear(config.recurrent_channels, config.hidden)
+        self.output = nn.Linear(config.hidden, sum(OUTPUTS.values()))
+
+    def forward(
+        self, images: Float[Tensor, "b t c h w"], state: State | None
+    ) -> tuple[Float[Tensor, "b t 61"], State]:
+        batch, steps = images.shape[:2]
+        features = self.encoder(images.flatten(0, 1)).unflatten(0, (batch, steps))
+        features, state = run_sequence(self.recurrent, features, state)
+        # The norm's statistics in training mode run over batch, time and pixels together.
+        features = self.norm(features.transpose(1, 2)).transpose(1, 2)
+        hidden = F.leaky_relu(self.hidden(features.mean(dim=(-2, -1))), self.config.leak)
+        return self.output(hidden), state
+
+
+class PaperEstimator(nn.Module):
+    """Windows of a right hand -> its poses, with the recurrent state passed in and handed back.
+
+    A checkpoint rebuilds it alone: what it needs of the hand model (the mean pose, and where the wrist lies for a
+    shape) is stored in buffers, which `use_hand` fills.
+    """
+
+    joints_mean: Tensor
+    wrist_rest: Tensor
+    wrist_shape: Tensor
+
+    def __init__(self, config: PaperConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.flow = None if config.flow is None else FlowNet(config.flow)
+        self.pose = PoseNetwork(config.pose, in_channels=2 + (0 if config.flow is None else 2 * config.flow_levels))
+        self.register_buffer("joints_mean", torch.zeros(45))
+        self.register_buffer("wrist_rest", torch.zeros(3))
+        self.register_buffer("wrist_shape", torch.zeros(3, 10))
+        if self.flow is not None and config.flow_training != "trained":
+            self.flow.requires_grad_(False)
+
+    def use_hand(self, hand: HandModel) -> PaperEstimator:
+        """Write the mean pose and the wrist regressor of the right hand `config.hand_model` into the buffers."""
+        if (hand.name, hand.side) != (self.config.hand_model, "right"):
+            raise ValueError(f"got the {hand.side} hand {hand.name!r}, wanted the right hand {self.config.hand_model!r}")
+        regressor = hand.joint_regressor[0]
+        self.joints_mean.copy_(hand.mean_pose)
+        self.wrist_rest.copy_(regressor @ hand.vertices)
+        self.wrist_shape.copy_(torch.einsum("v,vcs->cs", regressor, hand.shape_directions))
+        return self
+
+    def train(self, mode: bool = True) -> PaperEstimator:
+        super().train(mode)
+        if self.flow is not None and self.config.flow_training == "frozen":
+            self.flow.eval()
+        return self
+
+    def initial_state(self, batch: int) -> State:
+        """The state before the first window: zeros."""
+        side = self.config.size_px // 2 ** (2 + len(self.config.pose.encoder.channels))
+        return self.pose.recurrent.initial_state(self.wrist_rest.new_zeros(batch, 1, side, side))
+
+    def forward(self, inputs: dict[str, Tensor], state: State | None = None) -> tuple[Prediction, State]:
+        """Poses of one window a call, or of a sequence, and the state after the last window.
+
+        inputs: `lnes` (b, [t,] 2, h, w) and `voxels` (b, [t,] bins, h, w) of the crop. The prediction has the batch
+        shape (b, [t]); its wrist lies in the crop's virtual camera; its flow is in pixels of the crop per window.
+        In training mode a sequence differs from its windows one by one, because batch norms see it whole.
+        """
+        if inputs["lnes"].ndim == 4:
+            prediction, state = self.forward({name: x.unsqueeze(1) for name, x in inputs.items()}, state)
+            return _first_step(prediction), state
+        images, flow = inputs["lnes"], None
+        if self.flow is not None:
+            voxels = inputs["voxels"]
+            flows = self.flow(voxels.flatten(0, 1)).unflatten(0, voxels.shape[:2])
+            images = torch.cat([images, flows[:, :, -self.config.flow_levels :].flatten(2, 3)], dim=2)
+            flow = flows[:, :, -1] * self.flow.config.range_px
+        outputs, state = self.pose(images, state)
+        return Prediction(self.decode(outputs), confidence=torch.ones_like(outputs[..., 0]), flow=flow), state
+
+    def decode(self, outputs: Float[Tensor, "*b 61"]) -> HandPose:
+        """The head's numbers as a pose; its wrist lies in the crop's virtual camera."""
+        parts = dict(zip(OUTPUTS, outputs.split(list(OUTPUTS.values()), dim=-1)))
+        scale = outputs.new_tensor(self.config.pose.translation_scale)
+        mean = outputs.new_tensor(self.config.pose.translation_mean)
+        return HandPose(
+            side="right",
+            orientation=parts["orientation"],
+            wrist=parts["translation"] * scale + mean + self.wrist_offset(parts["shape"]),
+            joints=(parts["joints"] + self.joints_mean).unflatten(-1, (15, 3)),
+            shape=parts["shape"],
+            hand_model=self.config.hand_model,
+        )
+
+    def wrist_offset(self, shape: Float[Tensor, "*b 10"]) -> Float[Tensor, "*b 3"]:
+        """The wrist of the rest pose: a pose's wrist is MANO's translation plus this."""
+        return self.wrist_rest + shape @ self.wrist_shape.T
+
+    def to_camera(self, pose: HandPose, camera: Camera, crop: Camera) -> HandPose:
+        """A pose of the crop's virtual camera in the real camera, of which `crop` is a crop with square pixels."""
+        offset = self.wrist_offset(pose.shape)
+        translation = translation_to_camera(
+            pose.wrist - offset,
+            scale=offset.new_tensor(crop.K[0, 0] / camera.K[0, 0]),
+            corner=offset.new_tensor(camera.K[:2, 2] - crop.K[:2, 2]),
+            focal=offset.new_tensor([camera.K[0, 0], camera.K[1, 1]]),
+        )
+        return replace(pose, wrist=translation + offset)
+
+
+def translation_to_camera(
+    translation: Float[Tensor, "*b 3"],
+    *,
+    scale: Float[Tensor, "*#b"],
+    corner: Float[Tensor, "*#b 2"],
+    focal: Float[Tensor, "*#b 2"],
+) -> Float[Tensor, "*b 3"]:
+    """x = x' + z' left / fx, y = y' + z' top / fy, z = z' s: from a crop's virtual camera to the real one.
+
+    The crop is u' = (u - cx) scale + cx - left, v' likewise with cy and top; corner = (left, top) in pixels.
+    """
+    depth = translation[..., 2:]
+    return torch.cat([translation[..., :2] + depth * corner / focal, depth * scale[..., None]], dim=-1)
+
+
+def _first_step(prediction: Prediction) -> Prediction:
+    pose, flow = prediction.pose, prediction.flow
+    pose = replace(
+        pose,
+        orientation=pose.orientation[:, 0],
+        wrist=pose.wrist[:, 0],
+        joints=pose.joints[:, 0],
+        shape=pose.shape[:, 0],
+    )
+    return Prediction(pose, prediction.confidence[:, 0], None if flow is None else flow[:, 0])
