@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy._core import multiarray
 
 from evhands.types import InputError, Side
 
@@ -125,10 +126,10 @@ class _Unpickler(pickle.Unpickler):
         "scipy.sparse._csc.csc_matrix": _Csc,
         "numpy.ndarray": np.ndarray,
         "numpy.dtype": np.dtype,
-        "numpy.core.multiarray._reconstruct": np._core.multiarray._reconstruct,
-        "numpy._core.multiarray._reconstruct": np._core.multiarray._reconstruct,
-        "numpy.core.multiarray.scalar": np._core.multiarray.scalar,
-        "numpy._core.multiarray.scalar": np._core.multiarray.scalar,
+        "numpy.core.multiarray._reconstruct": multiarray._reconstruct,
+        "numpy._core.multiarray._reconstruct": multiarray._reconstruct,
+        "numpy.core.multiarray.scalar": multiarray.scalar,
+        "numpy._core.multiarray.scalar": multiarray.scalar,
         "_codecs.encode": _encode,
         "copy_reg._reconstructor": _reconstruct_object,
         "copyreg._reconstructor": _reconstruct_object,

@@ -55,13 +55,11 @@ class HandModel:
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> HandModel:
         """The same hand on another device or in another floating-point type (indices stay int64)."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        moved = {
-            name: value.to(device, dtype if value.is_floating_point() else None)
-            for name, value in tensors.items()
-            if isinstance(value, Tensor)
-        }
-        return replace(self, **moved)
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                values[name] = value.to(device, dtype if value.is_floating_point() else None)
+        return HandModel(**values)
 
     def mirrored(self) -> HandModel:
         """The hand of the other side: its mirror image in the plane x = 0, faces still outward."""
@@ -119,39 +117,39 @@ class ShapedHand:
 
     def with_pose(
         self,
-        orientation: Float[Tensor, "*b 3"] | None,
-        joints: Float[Tensor, "*b 15 3"],
-        wrist: Float[Tensor, "*b 3"] | None = None,
+        orientation: Float[Tensor, "*#b 3"] | None,
+        joints: Float[Tensor, "*#b 15 3"],
+        wrist: Float[Tensor, "*#b 3"] | None = None,
     ) -> PosedHand:
         """Turn the joints by rotation vectors (the mean pose INCLUDED) and the hand by `orientation` (None = not).
 
         wrist None leaves the wrist where it is at rest. Batch dimensions broadcast against those of the shape.
         """
-        if orientation is None:
-            orientation = joints.new_zeros(*joints.shape[:-2], 3)
-        vectors = torch.cat(torch.broadcast_tensors(orientation[..., None, :], joints[..., :1, :])[:1] + (joints,), -2)
-        return self.with_rotations(roma.rotvec_to_rotmat(vectors), wrist)
+        first = torch.zeros_like(joints[..., :1, :])
+        if orientation is not None:
+            first = first + orientation[..., None, :]
+            joints = joints.expand(*first.shape[:-2], 15, 3)
+        return self.with_rotations(roma.rotvec_to_rotmat(torch.cat([first, joints], -2)), wrist)
 
     def with_rotations(
-        self, rotations: Float[Tensor, "*b 16 3 3"], wrist: Float[Tensor, "*b 3"] | None = None
+        self, rotations: Float[Tensor, "*#b 16 3 3"], wrist: Float[Tensor, "*#b 3"] | None = None
     ) -> PosedHand:
         """Turn the joints by matrices relative to their parents; rotations[..., 0, :, :] is the global orientation."""
         if wrist is None:
             wrist = self.joints16[..., 0, :]
-        bones = (self.joints16[..., 1:, :].unflatten(-2, (5, 3)), self.joints16[..., :1, :])
-        root, fingers = rotations[..., :1, :, :], rotations[..., 1:, :, :].unflatten(-3, (5, 3))
-        turn, place, parent = root, wrist[..., None, :], bones[1]
+        rest = self.joints16[..., 1:, :].unflatten(-2, (5, 3))  # finger, joint along the finger, coordinate
+        relative = rotations[..., 1:, :, :].unflatten(-3, (5, 3))
+        turn, place, parent = rotations[..., :1, :, :], wrist[..., None, :], self.joints16[..., :1, :]
         turns, places = [], []
         for k in range(3):
-            place = place + (turn @ (bones[0][..., k, :] - parent)[..., None])[..., 0]
-            turn = turn @ fingers[..., k, :, :]
-            parent = bones[0][..., k, :]
+            place = place + (turn @ (rest[..., k, :] - parent)[..., None])[..., 0]
+            turn, parent = turn @ relative[..., k, :, :], rest[..., k, :]
             turns.append(turn)
             places.append(place)
-        chain_turns = torch.cat([root, torch.stack(turns, -3).flatten(-4, -3)], -3)
-        chain_places = torch.stack(places, -2).flatten(-3, -2)
-        first = wrist[..., None, :].expand(*chain_places.shape[:-2], 1, 3)
-        return PosedHand(self, rotations, chain_turns, torch.cat([first, chain_places], -2))
+        joints = torch.stack(places, -2).flatten(-3, -2)
+        first = wrist[..., None, :].expand(*joints.shape[:-2], 1, 3)
+        all_turns = torch.cat([rotations[..., :1, :, :], torch.stack(turns, -3).flatten(-4, -3)], -3)
+        return PosedHand(self, rotations, all_turns, torch.cat([first, joints], -2))
 
 
 @dataclass(frozen=True)
@@ -159,8 +157,8 @@ class PosedHand:
     """A posed hand: rotations relative to the parent, rotations and places of the 16 joints in the camera frame."""
 
     shaped: ShapedHand
-    rotations: Float[Tensor, "*b 16 3 3"]
-    turns: Float[Tensor, "*b 16 3 3"]
+    rotations: Float[Tensor, "*#b 16 3 3"]
+    turns: Float[Tensor, "*#b 16 3 3"]
     joints16: Float[Tensor, "*b 16 3"]
 
     def joints(self) -> Float[Tensor, "*b 21 3"]:
@@ -177,15 +175,16 @@ class PosedHand:
         return HandMesh(vertices.mT.contiguous(), self.joints(), model.faces)
 
     def _skin(self, rest: Tensor, pose_matrix: Tensor | None, skin_matrix: Tensor) -> Tensor:
-        """Skin points (*b, 3, n) at rest; coordinates come first so that every step is a matrix product or a whole row."""
+        """Skin points (*b, 3, n) at rest: coordinates come first, so that all work is matrix products and long rows."""
         if pose_matrix is not None:
             identity = torch.eye(3, dtype=rest.dtype, device=rest.device)
             rest = rest + ((self.rotations[..., 1:, :, :] - identity).flatten(-3) @ pose_matrix).unflatten(-1, (3, -1))
         shift = self.joints16 - (self.turns @ self.shaped.joints16[..., None])[..., 0]
-        motions = torch.cat([self.turns.movedim(-3, -1).flatten(-3, -2), shift.mT], -2)  # (*b, 9 + 3, 16)
-        blended = _times_shared(motions, skin_matrix)
-        matrices = blended[..., :9, :].unflatten(-2, (3, 3))
-        return (matrices * rest[..., None, :, :]).sum(-2) + blended[..., 9:, :]
+        columns = torch.cat([self.turns, shift[..., None]], -1)  # (*b, 16, 3, 4)
+        motions = columns.movedim(-3, -1).transpose(-3, -2).flatten(-3, -2)  # (*b, 4 * 3, 16), column by column
+        x_axis, y_axis, z_axis, origin = _times_shared(motions, skin_matrix).split(3, -2)
+        x, y, z = rest.split(1, -2)
+        return torch.addcmul(torch.addcmul(torch.addcmul(origin, x_axis, x), y_axis, y), z_axis, z)
 
 
 def _times_shared(batch: Tensor, shared: Tensor) -> Tensor:
@@ -197,8 +196,8 @@ def pose_hand(model: HandModel, pose: HandPose) -> PosedHand:
     """Pose `model` by `pose` (numpy or torch), which must be of the model's side and name; else an InputError."""
     if (pose.side, pose.hand_model) != (model.side, model.name):
         raise InputError(
-            f"Found a pose of a {pose.side} hand in parameters of the hand model '{pose.hand_model}', wanted one of the "
-            f"{model.side} hand of '{model.name}': shape and joint angles mean something else in another model. "
+            f"Found a pose of a {pose.side} hand in parameters of the hand model '{pose.hand_model}', wanted one of "
+            f"the {model.side} hand of '{model.name}': shape and joint angles mean something else in another model. "
             "Load the model that the pose names."
         )
 
@@ -285,8 +284,8 @@ def _is_zip(path: Path) -> bool:
             return file.read(2) == b"PK"
     except OSError as error:
         raise InputError(
-            f"Could not open the hand model {path}: {error.strerror or error}. Wanted 'open', a .npz hand or a MANO .pkl "
-            "(MANO_RIGHT.pkl, from mano.is.tue.mpg.de after registration); check the path."
+            f"Could not open the hand model {path}: {error.strerror or error}. Wanted 'open', a .npz hand or a "
+            "MANO .pkl (MANO_RIGHT.pkl, from mano.is.tue.mpg.de after registration); check the path."
         ) from error
 
 

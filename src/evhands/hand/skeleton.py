@@ -25,9 +25,7 @@ JOINT_ORDERS: dict[str, tuple[str, ...]] = {
 MANO16_PARENTS = (-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14)
 """Parent of every joint of `mano16`; -1 for the wrist."""
 
-OPENPOSE21_BONES = tuple(
-    (0 if k == 1 else 4 * f + k - 1, 4 * f + k) for f in range(5) for k in (1, 2, 3, 4)
-)
+OPENPOSE21_BONES = tuple((0 if k == 1 else 4 * f + k - 1, 4 * f + k) for f in range(5) for k in (1, 2, 3, 4))
 """The 20 bones of a 21-joint hand as (parent, child) indices in `openpose21` order."""
 
 
