@@ -11,9 +11,9 @@ for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBL
     os.environ.setdefault(_name, "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-import pytest  # noqa: E402
-from hypothesis import settings  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+import pytest
+from hypothesis import settings
+from jaxtyping import install_import_hook
 
 # Modules whose calls are checked against their jaxtyping annotations. Never a module with numba kernels: the hook
 # rewrites the functions that numba has to compile.

@@ -6,8 +6,9 @@ import ast
 import os
 from pathlib import Path
 
-from conftest import REPOSITORY
 from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+from conftest import REPOSITORY
 
 SOURCE = REPOSITORY / "src" / "evhands"
 

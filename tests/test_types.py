@@ -95,7 +95,7 @@ def test_there_and_back_is_the_identity(a) -> None:
 
 
 def test_bones_are_a_tree_from_the_wrist_to_five_tips() -> None:
-    parents = dict((child, parent) for parent, child in OPENPOSE21_BONES)
+    parents = {child: parent for parent, child in OPENPOSE21_BONES}
     assert set(parents) == set(range(1, 21))
     names = JOINT_ORDERS["openpose21"]
     for child, parent in parents.items():
