@@ -145,8 +145,8 @@ def parser_of(name: str, job: Callable[..., Any]) -> ArgumentParser:
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
     parameters = inspect.signature(job).parameters.values()
-    options = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty}
-    positionals = {p.name for p in parameters} - options
+    options: set[str | int] = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty}
+    positionals: set[str | int] = {p.name for p in parameters if p.name not in options}
     parser.add_function_arguments(job, as_group=False, as_positional=True, skip=options)
     parser.add_function_arguments(job, as_group=False, skip=positionals)
     return parser
@@ -202,7 +202,7 @@ def _wrapped(text: str) -> str:
 def _one_line_warnings() -> Iterator[None]:
     """Warnings as one line on stderr, without the place in the code that a user can do nothing with."""
 
-    def show(message: Warning | str, *_: Any) -> None:
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
         print("evhands: warning: " + " ".join(str(message).split()), file=sys.stderr)
 
     with warnings.catch_warnings():
