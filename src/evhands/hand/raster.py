@@ -92,7 +92,7 @@ def rasterize_batch(
 
 
 @njit(cache=True, nogil=True)
-def _corner_order(a, b, c):
+def _corner_order(a: int, b: int, c: int) -> tuple[int, int, int]:
     """Positions of the corners sorted by index: a face is computed alike however it lists its corners."""
     i, j, k = 0, 1, 2
     if a > b:
@@ -105,17 +105,24 @@ def _corner_order(a, b, c):
 
 
 @njit(cache=True, nogil=True)
-def _first_pixel(lowest, offset):
+def _first_pixel(lowest: float, offset: float) -> int:
     return int(max(np.ceil(lowest - offset), 0.0))
 
 
 @njit(cache=True, nogil=True)
-def _end_pixel(highest, offset, length):
+def _end_pixel(highest: float, offset: float, length: int) -> int:
     return int(min(np.floor(highest - offset) + 1.0, float(length)))
 
 
 @njit(cache=True, nogil=True)
-def _fill(points, faces, offset, face_map, barycentrics, depth):
+def _fill(
+    points: np.ndarray,
+    faces: np.ndarray,
+    offset: float,
+    face_map: np.ndarray,
+    barycentrics: np.ndarray,
+    depth: np.ndarray,
+) -> None:
     """Two passes: the nearest face of each pixel by its inverse depth (linear in the image), then weights where seen.
 
     While the first pass runs, `depth` holds the inverse depth, 0 = nothing yet.
@@ -162,13 +169,22 @@ def _fill(points, faces, offset, face_map, barycentrics, depth):
             row_a += down_a
             row_b += down_b
             row_c += down_c
-    _weigh(points, faces, offset, face_map, barycentrics, depth, top, bottom, left, right)
+    _weigh(points, faces, offset, face_map, barycentrics, depth, (top, bottom, left, right))
 
 
 @njit(cache=True, nogil=True)
-def _weigh(points, faces, offset, face_map, barycentrics, depth, top, bottom, left, right):
-    """Weights and depth of the seen faces; only the box [top, bottom) x [left, right) can hold any."""
-    height, width = face_map.shape
+def _weigh(
+    points: np.ndarray,
+    faces: np.ndarray,
+    offset: float,
+    face_map: np.ndarray,
+    barycentrics: np.ndarray,
+    depth: np.ndarray,
+    box: tuple[int, int, int, int],
+) -> None:
+    """Weights and depth of the seen faces; only the box (top, bottom, left, right), ends excluded, can hold any."""
+    top, bottom, left, right = box
+    height = len(face_map)
     barycentrics[:] = 0.0
     for row in range(height):
         if row < top or row >= bottom:
@@ -189,7 +205,9 @@ def _weigh(points, faces, offset, face_map, barycentrics, depth, top, bottom, le
 
 
 @njit(cache=True, nogil=True)
-def _perspective_weights(points, faces, f, x, y):
+def _perspective_weights(
+    points: np.ndarray, faces: np.ndarray, f: int, x: float, y: float
+) -> tuple[float, float, float]:
     """Weights on the surface of face f that add up to 1; negative ones outside the face."""
     a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
     ua, va, ub, vb, uc, vc = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
@@ -202,7 +220,7 @@ def _perspective_weights(points, faces, f, x, y):
 
 
 @njit(cache=True, nogil=True)
-def _squared_distance(x, y, ua, va, ub, vb):
+def _squared_distance(x: float, y: float, ua: float, va: float, ub: float, vb: float) -> float:
     """From (x, y) to the segment a-b, squared."""
     du, dv = ub - ua, vb - va
     length = du * du + dv * dv
@@ -211,7 +229,15 @@ def _squared_distance(x, y, ua, va, ub, vb):
 
 
 @njit(cache=True, nogil=True)
-def _fill_blurred(points, faces, offset, blur_px, face_map, barycentrics, depth):
+def _fill_blurred(
+    points: np.ndarray,
+    faces: np.ndarray,
+    offset: float,
+    blur_px: float,
+    face_map: np.ndarray,
+    barycentrics: np.ndarray,
+    depth: np.ndarray,
+) -> None:
     """As `_fill`, with every face widened by blur_px; plain rather than fast."""
     height, width = face_map.shape
     face_map[:] = -1
