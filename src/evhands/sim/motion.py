@@ -1,0 +1,227 @@
+"""How hands move: finger angles, wrist rotation and wrist position as smooth functions of time.
+
+Everything is a sum of minimum-jerk moves between keyframes, so that all of it is continuous to the second derivative.
+Angles are those of `evhands.hand.open_hand` (anatomical, so that limits and gestures have a meaning); the rotation goes
+along geodesics. The wrist may move in two layers (a slow path and a quicker one on top) and trembles at 8-12 Hz.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from evhands.geometry import unproject
+from evhands.hand import open_hand
+from evhands.hand.skeleton import FINGERS
+from evhands.types import Size
+
+Orientation = Literal["frontal", "wide", "free"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionConfig:
+    """How far, how often and how fast a hand moves; ranges are log-uniform unless said otherwise."""
+
+    keyframe_s: tuple[float, float] = (0.15, 1.2)
+    hold_share: float = 0.15
+    """Share of the moves that stay where they are."""
+    peak_speed: tuple[float, float] = (0.05, 2.0)
+    """Greatest speed of the wrist path in m/s."""
+    peak_turn: tuple[float, float] = (0.5, 15.0)
+    """Greatest speed of the wrist rotation in rad/s."""
+    finger_speed: tuple[float, float] = (1.0, 20.0)
+    """Greatest speed of a finger angle in rad/s."""
+    tremor_m: float = 0.0004
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """From where a hand is seen."""
+
+    K: np.ndarray
+    size: Size
+    orientation: Orientation
+    """frontal: palm or back to the camera within 20 degrees (sigma) an axis, in-plane +-30 degrees (uniform).
+    wide: the same with 45 degrees (sigma) and any in-plane turn. free: any rotation."""
+    depth_m: tuple[float, float]
+    """Distance of the hand's centre from the camera (uniform)."""
+    centre_m: np.ndarray
+    """(3,) the hand's centre in the hand frame, from the wrist."""
+
+
+@dataclass(frozen=True)
+class Track:
+    """Minimum-jerk moves between keyframes: `times` (k,) s ascending, `values` (k, d)."""
+
+    times: np.ndarray
+    values: np.ndarray
+
+    def at(self, t_s: np.ndarray) -> np.ndarray:
+        """Values (n, d) at times (n,)."""
+        k, share = self.phase(t_s)
+        return self.values[k] + share[:, None] * (self.values[k + 1] - self.values[k])
+
+    def phase(self, t_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The keyframe before each time and the share of the move done, with zero speed and acceleration at its ends."""
+        k = np.clip(np.searchsorted(self.times, t_s, side="right") - 1, 0, len(self.times) - 2)
+        s = np.clip((t_s - self.times[k]) / (self.times[k + 1] - self.times[k]), 0.0, 1.0)
+        return k, s * s * s * (10 + s * (6 * s - 15))
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A hand's motion over a clip, for a RIGHT hand in the camera frame."""
+
+    fingers: tuple[tuple[np.ndarray, Track], ...]
+    """(indices into the angles, track of these angles) per group of angles that moves together."""
+    turn: Track
+    """Keyframe times of the wrist rotation; its values are unused."""
+    rotations: np.ndarray
+    """(k, 3, 3) rotation of the hand at the keyframes of `turn`."""
+    path: Track
+    wobble: Track
+    """Second layer of the wrist path, in metres."""
+    tremor: np.ndarray
+    """(3, 3): amplitude in m, frequency in Hz and phase of x, y, z."""
+
+    def angles(self, t_s: np.ndarray) -> np.ndarray:
+        """Anatomical finger angles (n, a) in radians."""
+        out = np.empty((len(t_s), len(open_hand.ANGLE_NAMES)))
+        for indices, track in self.fingers:
+            out[:, indices] = track.at(t_s)
+        return out
+
+    def rotation(self, t_s: np.ndarray) -> np.ndarray:
+        """Hand-to-camera rotation matrices (n, 3, 3)."""
+        k, share = self.turn.phase(t_s)
+        return _along(self.rotations, k, share)
+
+    def wrist(self, t_s: np.ndarray) -> np.ndarray:
+        """Wrist positions (n, 3) in metres in the camera frame."""
+        amplitude, frequency, phase = self.tremor
+        shake = amplitude * np.sin(2 * math.pi * frequency * t_s[:, None] + phase)
+        return self.path.at(t_s) + self.wobble.at(t_s) + shake
+
+
+def draw_motion(config: MotionConfig, view: View, duration_s: float, rng: np.random.Generator) -> Motion:
+    """Draw a motion of `duration_s` whose hand centre stays well in view of the camera."""
+    turn, rotations = _draw_turn(config, view.orientation, duration_s, rng)
+    path = _draw_path(config, view, duration_s, turn, rotations, rng)
+    wobble_times = _keyframe_times(config, duration_s, rng)
+    wobble = rng.normal(0, 1, (len(wobble_times), 3)) * np.exp(rng.uniform(math.log(0.001), math.log(0.015)))
+    tremor = np.stack([
+        rng.uniform(0, config.tremor_m, 3), rng.uniform(8, 12, 3), rng.uniform(0, 2 * math.pi, 3)
+    ])  # fmt: skip
+    fingers = _draw_fingers(config, duration_s, rng)
+    return Motion(fingers, turn, rotations, path, Track(wobble_times, wobble), tremor)
+
+
+def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    return float(np.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1]))))
+
+
+def _keyframe_times(config: MotionConfig, duration_s: float, rng: np.random.Generator) -> np.ndarray:
+    """Keyframe times that cover [0, duration], the first move already under way at 0."""
+    first = _log_uniform(rng, config.keyframe_s)
+    times = [-first * rng.random()]
+    times.append(times[0] + first)
+    while times[-1] <= duration_s:
+        times.append(times[-1] + _log_uniform(rng, config.keyframe_s))
+    return np.array(times)
+
+
+PEAK = 1.875
+"""Peak speed of a minimum-jerk move over its mean speed."""
+
+
+def _draw_fingers(
+    config: MotionConfig, duration_s: float, rng: np.random.Generator
+) -> tuple[tuple[np.ndarray, Track], ...]:
+    """Whole-hand keyframes, or (in 40 % of the clips) every finger with times of its own."""
+    owner = np.array([FINGERS.index(name.split("_")[0]) for name in open_hand.ANGLE_NAMES])
+    groups = [np.flatnonzero(owner == f) for f in range(5)] if rng.random() < 0.4 else [np.arange(len(owner))]
+    speed = _log_uniform(rng, config.finger_speed)
+    fingers = []
+    for indices in groups:
+        times = _keyframe_times(config, duration_s, rng)
+        keys = open_hand.sample_natural_angles(rng, len(times))[:, indices]
+        for k in range(1, len(times)):
+            move = 0.0 if rng.random() < config.hold_share else 1.0
+            fastest = PEAK * np.abs(keys[k] - keys[k - 1]).max() / (times[k] - times[k - 1])
+            keys[k] = keys[k - 1] + move * min(1.0, speed / max(fastest, 1e-9)) * (keys[k] - keys[k - 1])
+        fingers.append((indices, Track(times, keys)))
+    return tuple(fingers)
+
+
+def draw_orientation(orientation: Orientation, back: bool, rng: np.random.Generator) -> np.ndarray:
+    """A hand-to-camera rotation (3, 3) of a right hand that shows its palm or its back (unless "free")."""
+    if orientation == "free":
+        return Rotation.from_quat(rng.standard_normal(4)).as_matrix()
+    sigma, in_plane = (20.0, 30.0) if orientation == "frontal" else (45.0, 180.0)
+    tilt = Rotation.from_rotvec([*np.radians(rng.normal(0, sigma, 2)), 0.0])
+    turn = Rotation.from_rotvec([0.0, 0.0, math.radians(rng.uniform(-in_plane, in_plane))])
+    side = Rotation.from_rotvec([0.0, math.pi if back else 0.0, 0.0])
+    return (turn * tilt * side).as_matrix() @ UPRIGHT
+
+
+UPRIGHT = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+"""Hand to camera: fingers (-x) up in the image (-y), back of the hand (+y) away from the camera (+z)."""
+
+
+def _draw_turn(
+    config: MotionConfig, orientation: Orientation, duration_s: float, rng: np.random.Generator
+) -> tuple[Track, np.ndarray]:
+    times = _keyframe_times(config, duration_s, rng)
+    speed = _log_uniform(rng, config.peak_turn)
+    back = rng.random() < 0.5  # a turn from palm to back would leave the frontal range on its way: once a clip
+    rotations = [draw_orientation(orientation, back, rng)]
+    for k in range(1, len(times)):
+        if orientation != "frontal":
+            back = rng.random() < 0.5
+        step = rotation_vector(rotations[-1].T @ draw_orientation(orientation, back, rng))
+        share = 0.0 if rng.random() < config.hold_share else 1.0
+        share *= min(1.0, speed * (times[k] - times[k - 1]) / max(PEAK * float(np.linalg.norm(step)), 1e-9))
+        rotations.append(rotations[-1] @ rotation_matrix(step * share))
+    return Track(times, np.zeros((len(times), 0))), np.stack(rotations)
+
+
+def _draw_path(
+    config: MotionConfig, view: View, duration_s: float, turn: Track, rotations: np.ndarray, rng: np.random.Generator
+) -> Track:
+    times = _keyframe_times(config, duration_s, rng)
+    k, share = turn.phase(times)
+    at_keys = _along(rotations, k, share)
+    speed = _log_uniform(rng, config.peak_speed)
+    wrists = [_point_in_view(view, rng) - at_keys[0] @ view.centre_m]
+    for i in range(1, len(times)):
+        step = _point_in_view(view, rng) - at_keys[i] @ view.centre_m - wrists[-1]
+        reach = 0.0 if rng.random() < config.hold_share else speed * (times[i] - times[i - 1]) / PEAK
+        wrists.append(wrists[-1] + step * min(1.0, reach / max(float(np.linalg.norm(step)), 1e-9)))
+    return Track(times, np.stack(wrists))
+
+
+def _along(rotations: np.ndarray, k: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """The rotation a share of the way along the geodesic from keyframe k to k + 1."""
+    steps = rotation_vector(np.swapaxes(rotations[:-1], -1, -2) @ rotations[1:])
+    return rotations[k] @ rotation_matrix(steps[k] * share[:, None])
+
+
+def _point_in_view(view: View, rng: np.random.Generator) -> np.ndarray:
+    """A place of the hand's centre: any pixel of the middle 60 % of the image at any allowed depth."""
+    depth = rng.uniform(*view.depth_m)
+    pixel = np.array(view.size) * rng.uniform(0.2, 0.8, 2)
+    return unproject(pixel, np.array(depth), view.K)
+
+
+def rotation_matrix(vector: np.ndarray) -> np.ndarray:
+    """Rotation vectors (*b, 3) to matrices (*b, 3, 3)."""
+    return Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(*vector.shape[:-1], 3, 3)
+
+
+def rotation_vector(matrix: np.ndarray) -> np.ndarray:
+    """Rotation matrices (*b, 3, 3) to rotation vectors (*b, 3) of at most pi."""
+    return Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec().reshape(*matrix.shape[:-2], 3)

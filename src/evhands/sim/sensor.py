@@ -1,0 +1,276 @@
+"""The event sensor: images of light at any times in, events with interpolated microsecond stamps out.
+
+Every pixel follows the logarithm of its light (optionally through a first-order low-pass), and fires an ON (OFF) event
+each time that has risen (fallen) by its own threshold since the pixel's last reference level. Between two images the
+logarithm is taken as linear in time, so every crossing has its own time (the law of ESIM, Rebecq et al. 2018).
+Only pixels of the box that changed are looked at; noise is added over the whole sensor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from evhands.types import Events, Size
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels; the ends are not part of it."""
+
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorConfig:
+    """Ranges that the parameters of one sensor are drawn from (uniform unless said otherwise); low == high fixes one."""
+
+    threshold: Range = (0.12, 0.45)
+    """ON threshold in units of the natural logarithm of light."""
+    off_over_on: Range = (0.8, 1.25)
+    """Ratio of the OFF to the ON threshold, log-uniform."""
+    mismatch: Range = (0.03, 0.05)
+    """Standard deviation of the thresholds from pixel to pixel, as a share of the threshold."""
+    refractory_us: Range = (0.0, 1000.0)
+    bandwidth_hz: Range | None = (100.0, 1000.0)
+    """Cut-off of the low-pass, log-uniform; None = infinitely fast pixels."""
+    shot_noise_hz: Range = (0.0, 0.3)
+    """Noise events per pixel and second, both polarities together."""
+    noise_on_share: Range = (0.3, 0.7)
+    hot_pixel_share: Range = (0.0, 2e-4)
+    hot_pixel_hz: Range = (20.0, 200.0)
+    """Rate of every hot pixel, log-uniform."""
+    dark: float = 0.01
+    """Added to the light before the logarithm, where white paper under the main light is about 1."""
+
+
+SENSORS: dict[str, SensorConfig] = {
+    "ideal": SensorConfig(
+        threshold=(0.2, 0.2), off_over_on=(1.0, 1.0), mismatch=(0.0, 0.0), refractory_us=(0.0, 0.0),
+        bandwidth_hz=None, shot_noise_hz=(0.0, 0.0), hot_pixel_share=(0.0, 0.0), dark=0.0,
+    ),
+    "davis346": SensorConfig(),
+}
+"""Preset name -> ranges."""
+
+
+@dataclass(frozen=True)
+class Sensor:
+    """One drawn sensor: thresholds per pixel (height, width) and the numbers that hold for all pixels."""
+
+    on: np.ndarray
+    off: np.ndarray
+    refractory_us: float
+    tau_us: float
+    """Time constant of the low-pass; 0 = none."""
+    shot_noise_hz: float
+    noise_on_share: float
+    hot_pixels: np.ndarray
+    """Flat indices y * width + x."""
+    hot_pixel_hz: np.ndarray
+    dark: float
+    size: Size
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """The drawn numbers, for the meta data of a recording."""
+        return {
+            "threshold_on": float(np.median(self.on)),
+            "threshold_off": float(np.median(self.off)),
+            "refractory_us": self.refractory_us,
+            "tau_us": self.tau_us,
+            "shot_noise_hz": self.shot_noise_hz,
+            "hot_pixels": len(self.hot_pixels),
+        }
+
+
+def draw_sensor(config: SensorConfig, size: Size, rng: np.random.Generator) -> Sensor:
+    """Draw one sensor of `size` (width, height) from the ranges of `config`."""
+    width, height = size
+    threshold = rng.uniform(*config.threshold)
+    ratio = _log_uniform(rng, config.off_over_on)
+    mismatch = rng.uniform(*config.mismatch)
+    spread = 1 + np.float32(mismatch) * rng.standard_normal((2, height, width), np.float32)
+    spread = np.clip(spread, 0.5, 1.5)
+    hot = rng.binomial(width * height, rng.uniform(*config.hot_pixel_share))
+    return Sensor(
+        on=np.float32(threshold) * spread[0],
+        off=np.float32(threshold * ratio) * spread[1],
+        refractory_us=float(rng.uniform(*config.refractory_us)),
+        tau_us=1e6 / (2 * math.pi * _log_uniform(rng, config.bandwidth_hz)) if config.bandwidth_hz else 0.0,
+        shot_noise_hz=float(rng.uniform(*config.shot_noise_hz)),
+        noise_on_share=float(rng.uniform(*config.noise_on_share)),
+        hot_pixels=rng.integers(0, width * height, hot),
+        hot_pixel_hz=np.exp(rng.uniform(*np.log(config.hot_pixel_hz), hot)),
+        dark=config.dark,
+        size=size,
+    )
+
+
+def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
+    return float(np.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1]))))
+
+
+class EventSensor:
+    """A sensor at work: `expose` shows it light, `take` hands over the events fired so far.
+
+    Holds the state of all pixels; it starts settled on the first image, so that nothing fires for the start itself.
+    """
+
+    def __init__(self, sensor: Sensor, light: np.ndarray, t_us: int) -> None:
+        """`light` (height, width) float32 linear light at time `t_us`."""
+        self.sensor = sensor
+        self._light = np.ascontiguousarray(light, np.float32).copy()
+        self._target = np.log(self._light + np.float32(sensor.dark))
+        self._level = self._target.copy()
+        self._reference = self._target.copy()
+        self._last_us = np.full(light.shape, -(2**62), np.int64)
+        self._t_us = int(t_us)
+        self._unsettled: list[tuple[int, Box]] = []
+        self._buffers = _new_buffers(1 << 16)
+        self._count = 0
+
+    def settle(self, light: np.ndarray, box: Box) -> None:
+        """As if the light inside `box` had always been `light`: nothing fires."""
+        inside = np.s_[box[1] : box[3], box[0] : box[2]]
+        self._light[inside] = light
+        for state in (self._target, self._level, self._reference):
+            state[inside] = np.log(light + np.float32(self.sensor.dark))
+
+    def expose(self, light: np.ndarray, box: Box, t_us: int) -> None:
+        """The light inside `box` at `t_us` (later than before) is `light` (y1 - y0, x1 - x0); outside it is as before."""
+        sensor = self.sensor
+        region = box
+        if sensor.tau_us:
+            self._unsettled = [(t, b) for t, b in self._unsettled if t > self._t_us - 6 * sensor.tau_us]
+            for _, earlier in self._unsettled:
+                region = union(region, earlier)
+            self._unsettled.append((t_us, box))
+        self._buffers, self._count = _expose(
+            light, np.array(box), np.array(region), self._t_us, t_us,
+            self._light, self._target, self._level, self._reference, self._last_us,
+            sensor.on, sensor.off, np.float32(sensor.dark), sensor.refractory_us, sensor.tau_us,
+            self._buffers, self._count,
+        )  # fmt: skip
+        self._t_us = int(t_us)
+
+    def take(self, noise_rng: np.random.Generator | None = None, noise_start_us: int = 0) -> Events:
+        """The events since the last call in time order, with noise from `noise_start_us` to now if given an rng."""
+        pixel, t_us, p = (column[: self._count] for column in self._buffers)
+        if noise_rng is not None:
+            noise = noise_events(self.sensor, noise_start_us, self._t_us, noise_rng)
+            pixel, t_us, p = (np.concatenate(pair) for pair in zip((pixel, t_us, p), noise, strict=True))
+        events = _sorted_events(pixel, t_us, p, self.sensor.size)
+        self._count = 0
+        return events
+
+
+def union(a: Box, b: Box) -> Box:
+    """The smallest box that holds both."""
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def noise_events(
+    sensor: Sensor, start_us: int, end_us: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shot noise and hot pixels in [start_us, end_us), unsorted, as (flat pixel, t_us, polarity)."""
+    seconds = (end_us - start_us) * 1e-6
+    width, height = sensor.size
+    shots = rng.poisson(sensor.shot_noise_hz * seconds * width * height)
+    hot = np.repeat(sensor.hot_pixels, rng.poisson(sensor.hot_pixel_hz * seconds))
+    pixel = np.concatenate([rng.integers(0, width * height, shots), hot]).astype(np.int32)
+    t_us = rng.integers(start_us, max(end_us, start_us + 1), len(pixel))
+    return pixel, t_us, rng.random(len(pixel)) < sensor.noise_on_share
+
+
+def _new_buffers(capacity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    return np.empty(capacity, np.int32), np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
+
+
+def _sorted_events(pixel: np.ndarray, t_us: np.ndarray, p: np.ndarray, size: Size) -> Events:
+    if len(t_us) == 0:
+        return Events.empty(size)
+    start = int(t_us.min())
+    span = int(t_us.max()) - start + 1
+    if span > 4_000_000 + 20 * len(t_us):  # sparse and long: counting every microsecond would cost more than sorting
+        order = np.argsort(t_us, kind="stable")
+        x, y = pixel[order] % size[0], pixel[order] // size[0]
+        return Events(x.astype(np.uint16), y.astype(np.uint16), t_us[order], p[order], size)
+    return Events(*_counting_sort(pixel, t_us, p, start, span, size[0]), size)
+
+
+@njit(cache=True, nogil=True)
+def _counting_sort(pixel, t_us, p, start, span, width):  # type: ignore[no-untyped-def]
+    position = np.zeros(span + 1, np.int32)
+    for i in range(len(t_us)):
+        position[t_us[i] - start + 1] += 1
+    for k in range(span):
+        position[k + 1] += position[k]
+    x = np.empty(len(t_us), np.uint16)
+    y = np.empty(len(t_us), np.uint16)
+    t = np.empty(len(t_us), np.int64)
+    q = np.empty(len(t_us), np.bool_)
+    for i in range(len(t_us)):
+        slot = t_us[i] - start
+        k = position[slot]
+        position[slot] = k + 1
+        y[k] = pixel[i] // width
+        x[k] = pixel[i] % width
+        t[k] = t_us[i]
+        q[k] = p[i]
+    return x, y, t, q
+
+
+@njit(cache=True, nogil=True)
+def _expose(  # type: ignore[no-untyped-def]
+    new_light, box, region, t0, t1, light, target, level, reference, last_us, on, off, dark, refractory, tau, buffers, n
+):
+    width = light.shape[1]
+    pixel_out, t_out, p_out = buffers
+    dt = np.float64(t1 - t0)
+    decay = np.float32(math.exp(-dt / tau)) if tau > 0 else np.float32(0)
+    lag = np.float32(tau / dt)
+    for y in range(region[1], region[3]):
+        for x in range(region[0], region[2]):
+            old_target = target[y, x]
+            goal = old_target
+            if box[0] <= x < box[2] and box[1] <= y < box[3]:
+                now = new_light[y - box[1], x - box[0]]
+                if now != light[y, x]:
+                    light[y, x] = now
+                    goal = math.log(now + dark)
+                    target[y, x] = goal
+            before = level[y, x]
+            after = goal
+            if tau > 0:  # exact answer of the low-pass to a target that moves linearly
+                shift = lag * (goal - old_target)
+                after = goal - shift + (before - old_target + shift) * decay
+            if after == before:
+                continue
+            level[y, x] = after
+            base = reference[y, x]
+            brighter = after > before
+            step = on[y, x] if brighter else off[y, x]
+            change = after - base if brighter else base - after
+            if change < step:
+                continue
+            crossings = int(change / step)
+            signed = step if brighter else -step
+            for k in range(1, crossings + 1):
+                share = (base + k * signed - before) / (after - before)
+                t = t0 + np.int64(min(max(share, 0.0), 1.0) * dt)
+                t = min(t, t1 - 1)
+                if t - last_us[y, x] < refractory:
+                    continue
+                last_us[y, x] = t
+                if n == len(t_out):
+                    pixel_out = np.concatenate((pixel_out, np.empty_like(pixel_out)))
+                    t_out = np.concatenate((t_out, np.empty_like(t_out)))
+                    p_out = np.concatenate((p_out, np.empty_like(p_out)))
+                pixel_out[n] = y * width + x
+                t_out[n] = t
+                p_out[n] = brighter
+                n += 1
+            reference[y, x] = base + crossings * signed
+    return (pixel_out, t_out, p_out), n
