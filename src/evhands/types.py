@@ -111,7 +111,7 @@ class WindowBatch:
     y: Float[Any, " n"]
     t: Float[Any, " n"]
     p: Bool[Any, " n"]
-    offsets: Int64[Any, " b+1"]
+    offsets: Int64[Any, " b_plus_1"]
     size: Size
 
     def __len__(self) -> int:
