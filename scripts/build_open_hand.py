@@ -59,13 +59,13 @@ def lengths(finger: str) -> Array:
 def edge_length(points: Array) -> Array:
     """Wished edge length in millimetres: fine on digits, finest at their joints, coarse on the forearm."""
     distance = -points[:, 0]
-    size = 10.0 - 2.6 * smoothstep((distance + 20) / 50) - 0.9 * smoothstep((distance - 55) / 25)
+    size = 8.8 - 2.4 * smoothstep((distance + 20) / 50) - 0.7 * smoothstep((distance - 55) / 25)
     for finger in FINGERS:
         s, near = along_finger(points, finger), surface.finger_tube(finger)(points)
         joints = np.cumsum(lengths(finger))[:-1]
         at_joint = np.exp(-((np.min(np.abs(s[:, None] - joints), axis=1) / 7) ** 2))
         at_tip = smoothstep((s - np.sum(lengths(finger)) + 12) / 10)
-        fine = 5.5 - 0.8 * at_joint - 0.9 * at_tip
+        fine = 4.9 - 0.6 * at_joint - 0.9 * at_tip
         size = size + (fine - size) * smoothstep((7 - near) / 6) * smoothstep((s + 6) / 12)
     return size
 
@@ -85,15 +85,14 @@ def mesh() -> tuple[Array, Array]:
 
 
 def skin_weights(points: Array) -> Array:
-    """(V,16) weights: smooth over about 1 cm at every joint; between two fingers the web belongs to the palm."""
+    """(V,16) weights: smooth over about 1 cm at every joint; only the web is shared by two fingers."""
     weights = np.zeros((len(points), 16))
-    near = {f: surface.finger_tube(f)(points) for f in LONG_FINGERS}
+    near, thumb = {f: surface.finger_tube(f)(points) for f in LONG_FINGERS}, surface.thumb_distance(points)
     for finger in LONG_FINGERS:
         s, (pip, dip, _) = along_finger(points, finger), np.cumsum(lengths(finger))
-        others = np.minimum.reduce([near[f] for f in LONG_FINGERS if f != finger])
-        web_end = 0.42 * BONES[finger].proximal
-        alone = smoothstep((s - web_end) / 8)
-        own = smoothstep((others - near[finger]) / 5) * (1 - alone) + alone * (near[finger] < others)
+        others = np.minimum.reduce([near[f] for f in LONG_FINGERS if f != finger] + [thumb])
+        alone = smoothstep((s - 0.55 * BONES[finger].proximal) / 8)
+        own = smoothstep((others - near[finger]) / 8 + 0.5) * (1 - alone) + alone * (near[finger] < others)
         dorsal = points[:, 1] - JOINTS_MM[f"{finger}1"][1]
         start = 2 - 3 * smoothstep((dorsal + 10) / 20)
         member = own * smoothstep((s - start) / 18 + 0.5)
@@ -102,12 +101,12 @@ def skin_weights(points: Array) -> Array:
         weights[:, first] = member * (1 - to_middle)
         weights[:, first + 1] = member * to_middle * (1 - to_distal)
         weights[:, first + 2] = member * to_distal
+    weights /= np.maximum(weights.sum(1, keepdims=True), 1)
     rest = np.minimum(surface.palm_distance(points), np.minimum.reduce(list(near.values())))
-    member = smoothstep((rest - surface.thumb_distance(points)) / 22 + 0.5)
+    member = smoothstep((rest - thumb) / 22 + 0.5)
     member *= smoothstep((along_finger(points, "thumb", metacarpal=True) + 4) / 22)
     s = along_finger(points, "thumb")
-    beyond = smoothstep((s + 2) / 10) * (s < 80)
-    member = np.maximum(member, beyond * (surface.thumb_distance(points) < rest))
+    member = np.maximum(member, smoothstep((s + 2) / 10) * (thumb < rest))
     member *= 1 - weights.sum(1)
     to_proximal, to_distal = smoothstep(s / 16 + 0.5), smoothstep((s - BONES["thumb"].middle) / 12 + 0.5)
     first = ORDER.index("thumb1")

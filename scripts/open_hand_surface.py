@@ -124,14 +124,14 @@ def palm_tube() -> Tube:
     w, d = WRIST_BREADTH / 2, WRIST_DEPTH / 2
     table = np.array([
         # along, + side (thumb), - side (little finger), dorsal, palmar
-        [-FOREARM_MM, w + 0.5, w + 0.5, d + 0.5, d + 1],
-        [-24, w + 0.5, w + 0.5, d - 0.5, d + 1],
-        [-8, w - 0.3, w - 0.3, d - 1.5, d],
-        [4, w - 0.5, w, d - 3.0, d - 0.5],
-        [18, w - 1.0, w + 2.5, d - 4.5, d - 2],
-        [40, w, w + 7.5, d - 6.5, d - 5.0],
-        [62, 31.5, 39, d - 7.0, d - 6.5],
-        [82, 33.0, 38.5, d - 8.5, d - 6.5],
+        [-FOREARM_MM, w + 1.5, w + 1.5, d + 0.5, d + 1.5],
+        [-24, w + 0.8, w + 0.8, d - 0.5, d + 1],
+        [-8, w - 0.6, w - 0.4, d - 1.5, d],
+        [4, w - 1.0, w + 0.6, d - 3.0, d - 0.5],
+        [18, w - 1.0, w + 4.5, d - 4.5, d - 2],
+        [40, w, w + 9.2, d - 6.5, d - 5.0],
+        [62, 31.5, 39.6, d - 7.0, d - 6.5],
+        [82, 33.0, 38.8, d - 8.5, d - 6.5],
         [98, 32.0, 33, d - 11.0, d - 8],
     ])
     return Tube(np.zeros(3), frame, table[:, 0], *table[:, 1:].T, caps=(9, 15), exponent=2.5)
@@ -145,8 +145,8 @@ def palm_distance(points: Array) -> Array:
         radius = SECTIONS[finger].breadth[0] / 2
         head = JOINTS_MM[f"{finger}1"] + (0, -0.8, 0)
         value = smooth_min(value, capsule(points, np.array(carpus[finger], float), head, (8.5, radius + 0.6)), 9)
-    hypothenar = capsule(points, np.array([-18.0, -10, -16]), np.array([-58.0, -10.5, -28]), (10.5, 9.5))
-    return smooth_min(value, hypothenar, 10)
+    hypothenar = capsule(points, np.array([-14.0, -6.5, -16]), np.array([-50.0, -8.5, -26]), (11, 11.5))
+    return smooth_min(value, hypothenar, 22)
 
 
 def thumb_distance(points: Array) -> Array:
