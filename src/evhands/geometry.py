@@ -1,7 +1,7 @@
 """Cameras and pixels: projection, OpenCV distortion, and the cameras that crops, resizes, mirrors and turns make.
 
-Frames and pixels as in `evhands.types`: camera x right, y down, z forward; pixel centres at integers, so an image covers
-[-0.5, w - 0.5] x [-0.5, h - 0.5]. numpy only; `project` and `unproject` take torch tensors as well.
+Frames and pixels as in `evhands.types`: camera x right, y down, z forward; pixel centres at integers, so an image
+covers [-0.5, w - 0.5] x [-0.5, h - 0.5]. numpy only; `project` and `unproject` take torch tensors as well.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def undistort_points(
 ) -> Float64[np.ndarray, "n 2"]:
     """Pixels of the undistorted image with matrix K_new (default K) of pixels of the real image.
 
-    iterations: 5 is what OpenCV's point undistortion computes (up to 0.3 px off inside an ordinary image); None solves to
-    convergence, and gives NaN where the lens model has no solution on its innermost branch (far outside the image).
+    iterations: 5 is what OpenCV's point undistortion computes (up to 0.3 px off inside an ordinary image); None solves
+    to convergence, and gives NaN where the lens model has no solution on its innermost branch (far outside the image).
     """
     k = _coefficients(distortion)
     x0 = (pixels[:, 0].astype(np.float64) - K[0, 2]) / K[0, 0]
@@ -244,7 +244,7 @@ def rotate_camera_in_plane(camera: Camera, angle: float) -> Camera:
 
 
 def affine_between(source: Camera, target: Camera) -> tuple[Float64[np.ndarray, "2"], Float64[np.ndarray, "2"]]:
-    """(scale, offset) with target pixel = source pixel * scale + offset, for two cameras of one pose without distortion."""
+    """(scale, offset) with target pixel = source pixel * scale + offset; both cameras have one pose, no distortion."""
     scale = np.array([target.K[0, 0] / source.K[0, 0], target.K[1, 1] / source.K[1, 1]], np.float64)
     return scale, target.K[:2, 2] - source.K[:2, 2] * scale
 
@@ -268,7 +268,7 @@ def ray_rotation(direction: Float[np.ndarray, "*b 3"]) -> Float64[np.ndarray, "*
 
 
 def default_camera(size: Size) -> Camera:
-    """The camera assumed when no calibration is given: f = 0.95 max(w, h) (about 55 degrees), centred, no distortion."""
+    """The camera assumed when there is no calibration: f = 0.95 max(w, h) (55 degrees), centred, no distortion."""
     width, height = size
     focal = 0.95 * max(width, height)
     return Camera(np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]]), size)
@@ -280,11 +280,11 @@ def load_camera(path: Path | str, size: Size | None = None) -> Camera:
     `size` is that of the recording: taken where the file gives none, and the file must agree with it where it does.
     Raises InputError for a missing file, broken JSON, wrong shapes, NaN, and another size.
     """
-    wanted = 'Wanted JSON like {"K": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], "distortion": [k1, k2, p1, p2, k3], "size": [w, h]}'
+    wanted = 'Wanted {"K": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]], "distortion": [k1, k2, p1, p2, k3], "size": [w, h]}'
     try:
         content = json.loads(Path(path).read_text())
     except OSError as error:
-        raise InputError(f"Cannot read the calibration {path}: {error.strerror}. Give the path of a JSON file.") from error
+        raise InputError(f"Cannot read the calibration {path}: {error.strerror}. {wanted} as JSON.") from error
     except ValueError as error:
         raise InputError(f"The calibration {path} is not JSON ({error}). {wanted}; correct the file.") from error
     if not isinstance(content, dict) or "K" not in content:
@@ -303,7 +303,7 @@ def _numbers(value: Any, name: str, wanted: str) -> Float64[np.ndarray, "..."]:
     except (TypeError, ValueError) as error:
         raise InputError(f"{name} is not a rectangle of numbers ({error}). {wanted}; correct the file.") from error
     if not np.isfinite(array).all():
-        raise InputError(f"{name} holds NaN or infinity: {array.tolist()}. {wanted}; calibrate again or correct the file.")
+        raise InputError(f"{name} holds NaN or infinity: {array.tolist()}. {wanted}; calibrate again.")
     return array
 
 
@@ -319,7 +319,7 @@ def _camera_size(found: Any, size: Size | None, path: Path | str) -> Size:
     if width <= 0 or height <= 0 or (size is not None and (width, height) != tuple(size)):
         of_recording = "" if size is None else f" and the recording is {size[0]}x{size[1]}"
         raise InputError(
-            f"The calibration {path} is for {width}x{height} pixels{of_recording}. Wanted the same sensor size; give the "
-            "calibration of this camera."
+            f"The calibration {path} is for {width}x{height} pixels{of_recording}. Wanted the same sensor size; give "
+            "the calibration of this camera."
         )
     return (width, height)

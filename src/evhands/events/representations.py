@@ -7,7 +7,7 @@ LNES is bit for bit independent of the order of the events, sums are so up to fl
 
 The kernels work block by block: a first loop without branches, which LLVM vectorises, finds the places and weights of a
 block of events, a second one adds to (or takes the maximum with) short runs of neighbouring floats in an image with a
-border of one pixel, so that no tap needs a test. This module imports no torch, because the exported runtime uses it too;
+border of one pixel, so that no tap needs a test. This module imports no torch: the exported runtime uses it too.
 `representations_torch` computes the same on tensors.
 """
 
@@ -25,14 +25,12 @@ ON, OFF = 0, 1
 """Channels of LNES, event image and image of warped events."""
 
 
-def lnes(
-    batch: WindowBatch, *, bilinear: bool = True, last_in_order: bool = False
-) -> Float32[np.ndarray, "b 2 h w"]:
-    """Time (0 to 1 within the window) of the latest event at each pixel, channel 0 = ON, 1 = OFF; 0 where there is none.
+def lnes(batch: WindowBatch, *, bilinear: bool = True, last_in_order: bool = False) -> Float32[np.ndarray, "b 2 h w"]:
+    """Time (0 to 1 in the window) of the latest event at each pixel, channel 0 = ON, 1 = OFF; 0 where there is none.
 
-    Bilinear: each of the four neighbours with a non-zero weight gets the full time. The latest is the per-pixel maximum, whatever
-    the order of the events; `last_in_order` (not bilinear only) keeps the published rule for unsorted
-    events, the last one in the input.
+    Bilinear: each of the four neighbours with a non-zero weight gets the full time. The latest is the per-pixel
+    maximum, whatever the order of the events; `last_in_order` (only with bilinear=False) keeps the published rule for unsorted
+    events: the last one in the input.
     """
     if bilinear and last_in_order:
         raise ValueError("last_in_order goes with bilinear=False only")
@@ -74,7 +72,7 @@ ONE, TWO, THREE = np.uint64(1), np.uint64(2), np.uint64(3)
 
 @njit(cache=True, nogil=True)
 def locate(x, y, width, height, spread, at, parts):
-    """For a block of events the index of floor(x, y) in an image with a border of one pixel, and parts = fx, fy, inside.
+    """Of a block of events the index of floor(x, y) in an image with a border of one pixel; parts = fx, fy, inside.
 
     An event that touches no pixel (NaN as well) gets the corner of the border and inside = 0. spread = 0 makes the
     fractions 0, so that an event acts on floor(x, y) alone.
@@ -135,7 +133,7 @@ def _counts(x, y, t, p, offsets, spread, out):
         padded[:] = 0
         for first in range(offsets[window], offsets[window + 1], BLOCK):
             block = slice(first, min(first + BLOCK, offsets[window + 1]))
-            time, on = t[block], p[block]
+            on = p[block]
             locate(x[block], y[block], width, height, spread, at, parts)
             for j in range(len(on)):
                 here = np.uint64(np.uint32(at[j]) + plane * np.uint32(not on[j]))
@@ -172,7 +170,9 @@ def _voxels(x, y, t, p, offsets, spread, out):
                 ends[0, j] = sign - ends[1, j]
                 at[j] = interval * plane + np.int32(2) * at[j]
             for j in range(len(on)):
-                _add_eight(padded, np.uint64(np.uint32(at[j])), stride, parts[0, j], parts[1, j], ends[0, j], ends[1, j])
+                _add_eight(
+                    padded, np.uint64(np.uint32(at[j])), stride, parts[0, j], parts[1, j], ends[0, j], ends[1, j]
+                )
         _merge_intervals(padded.reshape(intervals, height + 2, width + 2, 2), out[window])
 
 
