@@ -63,11 +63,12 @@ class FlowNet(nn.Module):
             nn.Conv2d(before, after, k, 2, pad) for before, after in zip([config.bins, *widths[:-1]], widths)
         )
         self.residuals = nn.ModuleList(ResidualBlock(widths[-1], widths[-1]) for _ in range(config.residual_blocks))
-        # A decoder sees the features so far and the skip of the same width; all but the first see the previous flow too.
+        # A decoder sees the features so far, the skip of the same width and, from the second on, the previous flow.
         self.decoders = nn.ModuleList(
             nn.Conv2d(2 * width + (2 if i else 0), out, k, 1, pad)
             for i, (width, out) in enumerate(zip(reversed(widths), outputs))
         )
+        self.upsample = nn.Upsample(scale_factor=2, mode="bilinear")
         self.heads = nn.ModuleList(nn.Conv2d(out, 2, 1) for out in outputs)
 
     def forward(self, voxels: Float[Tensor, "b bins h w"]) -> Float[Tensor, "b levels 2 h w"]:
@@ -84,7 +85,7 @@ class FlowNet(nn.Module):
         flows: list[Tensor] = []
         for decoder, head in zip(self.decoders, self.heads):
             x = torch.cat([*flows[-1:], x, skips.pop()], dim=1)
-            x = F.relu(decoder(F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)))
+            x = F.relu(decoder(self.upsample(x)))
             flows.append(torch.tanh(head(x)))
         size = voxels.shape[-2:]
         return torch.stack([F.interpolate(flow, size=size, mode="nearest") for flow in flows], dim=1)

@@ -13,15 +13,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evhands.hand.model import HandModel
+from evhands.inputs import InputConfig
 from evhands.models.encoder import Encoder, EncoderConfig
+from evhands.models.estimator import Estimator, State
 from evhands.models.flow import FlowConfig, FlowNet
-from evhands.models.recurrent import CellName, State, recurrent_cell, run_sequence
+from evhands.models.recurrent import CellName, CellState, recurrent_cell, run_sequence
 from evhands.types import Camera, HandPose, Prediction
 
 OUTPUTS = {"joints": 45, "translation": 3, "shape": 10, "orientation": 3}
@@ -52,8 +55,9 @@ class PaperConfig:
     flow_levels: int = 1
     """Scales of the flow that the encoder sees, counted from the finest: 1 in the paper."""
     pose: PoseNetworkConfig = field(default_factory=PoseNetworkConfig)
-    size_px: int = 128
-    """Side of the square crop."""
+    inputs: InputConfig = field(
+        default_factory=lambda: InputConfig(size_px=128, stride_us=66_667, crop_scale=2.0, voxel_bins=5)
+    )
     hand_model: str = "open"
     """Name of the hand model in whose parameters the poses are."""
     flow_training: Literal["trained", "frozen", "frozen_norms_drift"] = "frozen"
@@ -79,8 +83,8 @@ class PoseNetwork(nn.Module):
         self.output = nn.Linear(config.hidden, sum(OUTPUTS.values()))
 
     def forward(
-        self, images: Float[Tensor, "b t c h w"], state: State | None
-    ) -> tuple[Float[Tensor, "b t 61"], State]:
+        self, images: Float[Tensor, "b t c h w"], state: CellState | None
+    ) -> tuple[Float[Tensor, "b t 61"], CellState]:
         batch, steps = images.shape[:2]
         features = self.encoder(images.flatten(0, 1)).unflatten(0, (batch, steps))
         features, state = run_sequence(self.recurrent, features, state)
@@ -90,7 +94,7 @@ class PoseNetwork(nn.Module):
         return self.output(hidden), state
 
 
-class PaperEstimator(nn.Module):
+class PaperEstimator(Estimator):
     """Windows of a right hand -> its poses, with the recurrent state passed in and handed back.
 
     A checkpoint rebuilds it alone: what it needs of the hand model (the mean pose, and where the wrist lies for a
@@ -104,6 +108,7 @@ class PaperEstimator(nn.Module):
     def __init__(self, config: PaperConfig) -> None:
         super().__init__()
         self.config = config
+        self.input_config = config.inputs
         self.flow = None if config.flow is None else FlowNet(config.flow)
         self.pose = PoseNetwork(config.pose, in_channels=2 + (0 if config.flow is None else 2 * config.flow_levels))
         self.register_buffer("joints_mean", torch.zeros(45))
@@ -115,7 +120,7 @@ class PaperEstimator(nn.Module):
     def use_hand(self, hand: HandModel) -> PaperEstimator:
         """Write the mean pose and the wrist regressor of the right hand `config.hand_model` into the buffers."""
         if (hand.name, hand.side) != (self.config.hand_model, "right"):
-            raise ValueError(f"got the {hand.side} hand {hand.name!r}, wanted the right hand {self.config.hand_model!r}")
+            raise ValueError(f"got the {hand.side} hand {hand.name!r}, wanted the right {self.config.hand_model!r}")
         regressor = hand.joint_regressor[0]
         self.joints_mean.copy_(hand.mean_pose)
         self.wrist_rest.copy_(regressor @ hand.vertices)
@@ -128,24 +133,25 @@ class PaperEstimator(nn.Module):
             self.flow.eval()
         return self
 
-    def initial_state(self, batch: int) -> State:
+    def initial_state(self, batch: int) -> CellState:
         """The state before the first window: zeros."""
-        side = self.config.size_px // 2 ** (2 + len(self.config.pose.encoder.channels))
+        side = self.config.inputs.size_px // 2 ** (2 + len(self.config.pose.encoder.channels))
         return self.pose.recurrent.initial_state(self.wrist_rest.new_zeros(batch, 1, side, side))
 
-    def forward(self, inputs: dict[str, Tensor], state: State | None = None) -> tuple[Prediction, State]:
+    def forward(self, inputs: dict[str, Tensor], state: State = None) -> tuple[Prediction, State]:
         """Poses of one window a call, or of a sequence, and the state after the last window.
 
-        inputs: `lnes` (b, [t,] 2, h, w) and `voxels` (b, [t,] bins, h, w) of the crop. The prediction has the batch
+        inputs: `lnes` (b, [t,] 2, h, w) and `voxel` (b, [t,] bins, h, w) of the crop. The prediction has the batch
         shape (b, [t]); its wrist lies in the crop's virtual camera; its flow is in pixels of the crop per window.
         In training mode a sequence differs from its windows one by one, because batch norms see it whole.
         """
+        assert not isinstance(state, Tensor)
         if inputs["lnes"].ndim == 4:
-            prediction, state = self.forward({name: x.unsqueeze(1) for name, x in inputs.items()}, state)
+            prediction, state = self.forward({name: image.unsqueeze(1) for name, image in inputs.items()}, state)
             return _first_step(prediction), state
         images, flow = inputs["lnes"], None
         if self.flow is not None:
-            voxels = inputs["voxels"]
+            voxels = inputs["voxel"]
             flows = self.flow(voxels.flatten(0, 1)).unflatten(0, voxels.shape[:2])
             images = torch.cat([images, flows[:, :, -self.config.flow_levels :].flatten(2, 3)], dim=2)
             flow = flows[:, :, -1] * self.flow.config.range_px
@@ -170,31 +176,31 @@ class PaperEstimator(nn.Module):
         """The wrist of the rest pose: a pose's wrist is MANO's translation plus this."""
         return self.wrist_rest + shape @ self.wrist_shape.T
 
-    def to_camera(self, pose: HandPose, camera: Camera, crop: Camera) -> HandPose:
-        """A pose of the crop's virtual camera in the real camera, of which `crop` is a crop with square pixels."""
-        offset = self.wrist_offset(pose.shape)
-        translation = translation_to_camera(
-            pose.wrist - offset,
-            scale=offset.new_tensor(crop.K[0, 0] / camera.K[0, 0]),
-            corner=offset.new_tensor(camera.K[:2, 2] - crop.K[:2, 2]),
-            focal=offset.new_tensor([camera.K[0, 0], camera.K[1, 1]]),
-        )
-        return replace(pose, wrist=translation + offset)
+    def to_camera(self, pose: HandPose, crop: Camera, camera: Camera) -> HandPose:
+        """A pose (numpy) of the crop's virtual camera in the real camera, of which `crop` is a crop with square pixels.
+
+        A left hand is a right hand seen in the mirrored crop, as the published code mirrors it: about the principal
+        point of the real camera.
+        """
+        left, top = camera.K[:2, 2] - crop.K[:2, 2]
+        turn = np.ones(3, np.float32)
+        if pose.side == "left":
+            turn[0] = -1
+            left = 2 * camera.K[0, 2] - left - (crop.size[0] - 1)
+        move = virtual_move(crop.K[0, 0] / camera.K[0, 0], left, top, camera.K)
+        offset = self.wrist_rest.cpu().numpy() + pose.shape @ self.wrist_shape.cpu().numpy().T
+        virtual = pose.wrist * turn - offset
+        wrist = (virtual + virtual[..., 2:] * move + offset) * turn
+        return replace(pose, wrist=wrist.astype(np.float32))
 
 
-def translation_to_camera(
-    translation: Float[Tensor, "*b 3"],
-    *,
-    scale: Float[Tensor, "*#b"],
-    corner: Float[Tensor, "*#b 2"],
-    focal: Float[Tensor, "*#b 2"],
-) -> Float[Tensor, "*b 3"]:
-    """x = x' + z' left / fx, y = y' + z' top / fy, z = z' s: from a crop's virtual camera to the real one.
+def virtual_move(scale: float, left: float, top: float, K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+    """m in t = t' + z' m, from a translation t' = (x', y', z') in a crop's virtual camera to the real camera K.
 
-    The crop is u' = (u - cx) scale + cx - left, v' likewise with cy and top; corner = (left, top) in pixels.
+    The crop is u' = (u - cx) scale + cx - left, v' likewise with cy and top; so x = x' + z' left / fx,
+    y = y' + z' top / fy, z = z' scale.
     """
-    depth = translation[..., 2:]
-    return torch.cat([translation[..., :2] + depth * corner / focal, depth * scale[..., None]], dim=-1)
+    return np.array([left / K[0, 0], top / K[1, 1], scale - 1])
 
 
 def _first_step(prediction: Prediction) -> Prediction:

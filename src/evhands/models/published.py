@@ -118,7 +118,7 @@ def read_lightning(path: Path | str) -> Weights:
         content = _load(path)
     except Exception as error:  # torch.load and pickle raise a dozen kinds for a damaged or foreign file
         raise InputError(
-            f"Could not read {path} as a checkpoint ({type(error).__name__}: {str(error).splitlines()[0][:200]}). "
+            f"Could not read {path} as a checkpoint ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
             "Wanted a Lightning checkpoint (.ckpt) of EvHandPose; check the path, and download the file again if it is "
             "truncated."
         ) from error
@@ -161,8 +161,8 @@ def _check(weights: Weights, wanted: dict[str, tuple[int, ...]], source: str) ->
     told = [f"{len(names)} {problem}: {', '.join(names)}" for problem, names in problems.items() if names]
     if told:
         raise InputError(
-            f"{source} holds the weights of another model: of {len(wanted)} wanted keys, {'; '.join(told)}. Wanted the "
-            "published EvHandPose (FlowNet and ConvGRU, in the sizes of the paper); choose the checkpoint of that model."
+            f"{source} holds the weights of another model: of {len(wanted)} wanted keys, {'; '.join(told)}. Wanted "
+            "the published EvHandPose (FlowNet and ConvGRU, sizes of the paper); choose the checkpoint of that model."
         )
 
 

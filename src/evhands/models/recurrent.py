@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-State = tuple[Tensor, ...]
+CellState = tuple[Tensor, ...]
 """What a recurrent model hands back and is given again with the next window."""
 
 CellName = Literal["gru", "lstm"]
@@ -30,10 +30,10 @@ class RecurrentCell(nn.Module, ABC):
         self.channels = channels
 
     @abstractmethod
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         """The output (b, channels, h, w) for input (b, in_channels, h, w), and the next state."""
 
-    def initial_state(self, x: Tensor) -> State:
+    def initial_state(self, x: Tensor) -> CellState:
         """Zeros for a batch of feature maps like x (b, any, h, w), on its device and in its dtype."""
         return tuple(x.new_zeros(x.shape[0], self.channels, *x.shape[-2:]) for _ in range(self.states))
 
@@ -50,7 +50,7 @@ class ConvGRU(RecurrentCell):
         self.update = nn.Conv2d(*sizes)
         self.candidate = nn.Conv2d(*sizes)
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         (h,) = state
         xh = torch.cat([x, h], dim=1)
         z, r = torch.sigmoid(self.update(xh)), torch.sigmoid(self.reset(xh))
@@ -68,7 +68,7 @@ class ConvLSTM(RecurrentCell):
         super().__init__(in_channels, channels, kernel_size)
         self.gates = nn.Conv2d(in_channels + channels, 4 * channels, kernel_size, 1, kernel_size // 2)
 
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: CellState) -> tuple[Tensor, CellState]:
         h, c = state
         i, f, o, g = self.gates(torch.cat([x, h], dim=1)).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
@@ -82,8 +82,8 @@ def recurrent_cell(name: CellName, in_channels: int, channels: int, kernel_size:
 
 
 def run_sequence(
-    cell: RecurrentCell, x: Float[Tensor, "b t c h w"], state: State | None
-) -> tuple[Float[Tensor, "b t features h w"], State]:
+    cell: RecurrentCell, x: Float[Tensor, "b t c h w"], state: CellState | None
+) -> tuple[Float[Tensor, "b t features h w"], CellState]:
     """All outputs of a cell over a sequence and its last state; None starts at zeros."""
     state = cell.initial_state(x[:, 0]) if state is None else state
     outputs = []
