@@ -135,6 +135,8 @@ class _Unpickler(pickle.Unpickler):
         "copyreg._reconstructor": _reconstruct_object,
         "__builtin__.object": object,
         "builtins.object": object,
+        "__builtin__.set": set,
+        "builtins.set": set,
     }
 
     def find_class(self, module: str, name: str) -> Any:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import roma
@@ -180,7 +181,7 @@ class PosedHand:
             identity = torch.eye(3, dtype=rest.dtype, device=rest.device)
             rest = rest + ((self.rotations[..., 1:, :, :] - identity).flatten(-3) @ pose_matrix).unflatten(-1, (3, -1))
         shift = self.joints16 - (self.turns @ self.shaped.joints16[..., None])[..., 0]
-        columns = torch.cat([self.turns, shift[..., None]], -1)  # (*b, 16, 3, 4)
+        columns = torch.cat([self.turns.expand(*shift.shape, 3), shift[..., None]], -1)  # (*b, 16, 3, 4)
         motions = columns.movedim(-3, -1).transpose(-3, -2).flatten(-3, -2)  # (*b, 4 * 3, 16), column by column
         x_axis, y_axis, z_axis, origin = _times_shared(motions, skin_matrix).split(3, -2)
         x, y, z = rest.split(1, -2)
@@ -293,7 +294,7 @@ def _load_npz(path: Path) -> HandModel:
     try:
         with np.load(path, allow_pickle=False) as file:
             return model_from_arrays({key: file[key] for key in file.files})
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputError(
             f"Found {path}, which is no hand model: {error}. Wanted an .npz with the arrays that "
             "evhands.hand.model.HandModel lists; give another file or 'open'."
