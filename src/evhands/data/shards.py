@@ -1,0 +1,141 @@
+"""Training samples on disk: short clips as rows of memory-mapped .npy files that can grow while a network trains on them.
+
+A row is one clip: its windows already seen through jittered crops by the one preprocessing path (`evhands.inputs`), quantised
+to bytes, with the truth beside them. A shard appears under its name only when it is whole, so a reader may look at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from evhands.events.windows import window_at
+from evhands.files import replacing
+from evhands.geometry import crop_camera, project
+from evhands.inputs import OVERVIEW_SIZE, InputConfig, crop_inputs, overview, overview_camera
+from evhands.types import Camera, Events, HandPose
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardConfig:
+    """How clips become rows. Jitters imitate a tracker that follows a hand: a part that stays for the clip, a part a window."""
+
+    inputs: InputConfig = InputConfig()
+    windows: int = 11
+    clips_per_shard: int = 64
+    shift: float = 0.07
+    scale: float = 0.10
+    overviews: int = 2
+
+
+@dataclass(frozen=True)
+class LabelledClip:
+    """Events of a clip with the truth at label times: joints (m, 21, 3) metres in the camera's frame, `openpose21`."""
+
+    events: Events
+    camera: Camera
+    label_t_us: np.ndarray
+    pose: HandPose
+    joints_m: np.ndarray
+
+
+def row_dtype(config: ShardConfig) -> np.dtype:
+    T, S = config.windows, config.inputs.size_px
+    w, h = OVERVIEW_SIZE
+    return np.dtype(
+        [
+            ("lnes", "u1", (T, 2, S, S)),
+            ("K", "f4", (T, 3, 3)),
+            ("joints", "f4", (T, 21, 3)),
+            ("orientation", "f4", (T, 3)),
+            ("rotvecs", "f4", (T, 15, 3)),
+            ("shape", "f4", (10,)),
+            ("events", "i4", (T,)),
+            ("overview", "u1", (config.overviews, 2, h, w)),
+            ("box", "f4", (config.overviews, 3)),
+        ]
+    )
+
+
+def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) -> np.ndarray:
+    """One clip as a row of `row_dtype`: windows end at its last `windows` labels; crops jittered by `rng`."""
+    row = np.zeros((), row_dtype(config))
+    last = np.arange(len(clip.label_t_us) - config.windows, len(clip.label_t_us))
+    windows = [window_at(clip.events, int(t), config.inputs.window_us) for t in clip.label_t_us[last]]
+    joints = clip.joints_m[last]
+    crops = _jittered_crops(project(joints, clip.camera.K), clip.camera, config, rng)
+    images = crop_inputs(windows, clip.camera, crops, config.inputs)
+    row["lnes"] = np.ceil(images["lnes"] * 255)
+    row["K"] = images["K"]
+    row["joints"] = joints
+    row["orientation"] = clip.pose.orientation[last]
+    row["rotvecs"] = clip.pose.joints[last]
+    row["shape"] = clip.pose.shape[last[-1]]
+    row["events"] = [len(w.events) for w in windows]
+    for k, i in enumerate(rng.choice(config.windows, config.overviews, replace=False)):
+        row["overview"][k] = np.ceil(overview(windows[i], clip.camera)[0] * 255)
+        row["box"][k] = _overview_box(project(joints[i], clip.camera.K), clip.camera)
+    return row
+
+
+def _jittered_crops(
+    joints_px: np.ndarray, camera: Camera, config: ShardConfig, rng: np.random.Generator
+) -> list[Camera]:
+    stay, scale_stay = rng.normal(0, config.shift, 2), rng.normal(0, config.scale)
+    crops = []
+    for points in joints_px:
+        low, high = points.min(axis=0), points.max(axis=0)
+        factor = np.exp(scale_stay + rng.normal(0, config.scale / 2))
+        side = max(float((high - low).max()) * config.inputs.crop_scale * factor, 16.0)
+        centre = (low + high) / 2 + (stay + rng.normal(0, config.shift / 2, 2)) * side
+        crops.append(crop_camera(camera, centre, side, config.inputs.size_px))
+    return crops
+
+
+def _overview_box(joints_px: np.ndarray, camera: Camera) -> np.ndarray:
+    scale = overview_camera(camera).K[0, 0] / camera.K[0, 0]
+    points = (joints_px + 0.5) * scale - 0.5
+    low, high = points.min(axis=0), points.max(axis=0)
+    return np.array([*((low + high) / 2), (high - low).max()])
+
+
+def write_shard(folder: Path, number: int, make_clip: Callable[[int], LabelledClip], config: ShardConfig, seed: int) -> Path:
+    """Make shard `number`: clips number * n .. (number + 1) * n - 1 of the seed. A shard that is there already is kept."""
+    path = folder / f"shard-{number:05d}.npy"
+    if path.exists():
+        return path
+    first = number * config.clips_per_shard
+    rows = np.empty(config.clips_per_shard, row_dtype(config))
+    for i in range(config.clips_per_shard):
+        rows[i] = clip_row(make_clip(first + i), config, np.random.default_rng((seed, first + i, 7)))
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.save(file, rows)
+    return path
+
+
+class ShardPool:
+    """All rows of a folder of shards, which may grow: `refresh` takes in what has appeared since."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self._shards: dict[str, np.ndarray] = {}
+        self.refresh()
+
+    def refresh(self) -> int:
+        """Look for new shards; returns the number of rows."""
+        for path in sorted(self.folder.glob("shard-*.npy")):
+            if path.name not in self._shards:
+                self._shards[path.name] = np.load(path, mmap_mode="r")
+        return len(self)
+
+    def __len__(self) -> int:
+        return sum(len(shard) for shard in self._shards.values())
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Rows by number (copies)."""
+        shards = list(self._shards.values())
+        per = len(shards[0])
+        return np.stack([shards[i // per][i % per] for i in indices])

@@ -1,0 +1,79 @@
+"""What every estimator of this toolbox is: a network from the images of a crop to a hand pose, with its memory passed in and out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from evhands.inputs import InputConfig, crop_inputs
+from evhands.types import Camera, EventWindow, HandPose, Prediction, Side
+
+State = Tensor | tuple[Tensor, ...] | None
+
+
+class Estimator(nn.Module, ABC):
+    """A network that reads the images of crops and says the pose of one hand.
+
+    `forward` speaks in the crop's camera; `to_camera` alone maps its poses to the camera that the crop was cut from.
+    """
+
+    input_config: InputConfig
+
+    @abstractmethod
+    def initial_state(self, batch: int) -> State:
+        """The memory before the first window of `batch` tracks."""
+
+    @abstractmethod
+    def forward(self, inputs: dict[str, Tensor], state: State) -> tuple[Prediction, State]:
+        """Poses of `b` crops in their own cameras, and the memory after them. Inputs as `evhands.inputs.crop_inputs`."""
+
+    @abstractmethod
+    def to_camera(self, pose: HandPose, crop: Camera, camera: Camera) -> HandPose:
+        """The pose (numpy, no batch) of a crop's camera in the camera that the crop was cut from."""
+
+    @torch.inference_mode()
+    def predict(
+        self, window: EventWindow, camera: Camera, crop: Camera, state: State, side: Side = "right"
+    ) -> tuple[Prediction, State]:
+        """One window of one track: numpy `Prediction` in the frame of `camera`, without a batch dimension.
+
+        Networks here know right hands: for a left one the crop is mirrored in, the pose mirrored back.
+        """
+        images = crop_inputs([window], camera, [crop], self.input_config)
+        inputs = {name: torch.from_numpy(value) for name, value in images.items()}
+        if side == "left":
+            inputs = mirror_inputs(inputs)
+        device = next(self.parameters()).device
+        prediction, state = self({name: value.to(device) for name, value in inputs.items()}, state)
+        if side == "left":
+            prediction = _mirrored(prediction)
+        pose = HandPose(
+            side,
+            *(
+                getattr(prediction.pose, name)[0].cpu().numpy()
+                for name in ("orientation", "wrist", "joints", "shape")
+            ),
+            prediction.pose.hand_model,
+        )
+        flow = None if prediction.flow is None else prediction.flow[0].cpu().numpy()
+        return Prediction(self.to_camera(pose, crop, camera), prediction.confidence[0].cpu().numpy(), flow), state
+
+
+def mirror_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same crops seen in a mirror: images flipped about the vertical axis, the principal point with them."""
+    K = inputs["K"].clone()
+    K[:, 0, 2] = inputs["lnes"].shape[-1] - 1 - K[:, 0, 2]
+    return {name: K if name == "K" else value.flip(-1) for name, value in inputs.items()}
+
+
+def _mirrored(prediction: Prediction) -> Prediction:
+    pose = prediction.pose
+    turn = pose.orientation.new_tensor((1.0, -1.0, -1.0))  # x -> -x: rotation vectors are axial
+    place = pose.orientation.new_tensor((-1.0, 1.0, 1.0))
+    flow = None
+    if prediction.flow is not None:
+        flow = prediction.flow.flip(-1) * prediction.flow.new_tensor((-1.0, 1.0))[:, None, None]
+    mirrored = HandPose("left", pose.orientation * turn, pose.wrist * place, pose.joints * turn, pose.shape, pose.hand_model)
+    return Prediction(mirrored, prediction.confidence, flow)
