@@ -1,0 +1,236 @@
+"""`evhands track`: an event recording, or an ordinary video, in; 3D hand poses and a picture of them out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from evhands.events.io import open_events, recognise
+from evhands.geometry import default_camera, load_camera
+from evhands.hand.model import HandModel
+from evhands.models.checkpoint import load_model
+from evhands.track_files import FILES, Track, run_track, summarise
+from evhands.tracking import PoseEstimator, Tracker, TrackerConfig
+from evhands.types import Camera, Events, EventStream, InputError, Side, Size
+
+
+def track(
+    path: Path | str,
+    *,
+    model: str = "small",
+    camera: Camera | Path | str | None = None,
+    side: Side = "right",
+    rate: float | None = None,
+    device: str = "cpu",
+    smooth: bool = True,
+    out: Path | str | None = None,
+    video: bool = True,
+    salvage: bool = False,
+    quiet: bool = True,
+) -> Track:
+    """Track the hand of a recording and return its poses; with `out`, write them and an overlay video there.
+
+    Args:
+        path: event file of any known format, or a video, which is turned into events first.
+        model: a model that ships with evhands, or the path of a checkpoint.
+        camera: the calibration, or a JSON file of it; None takes the one in the recording, else a stated default.
+        side: which hand is seen.
+        rate: poses a second; None is what the model was trained for.
+        device: torch device of the network.
+        smooth: pass the poses through a light filter.
+        out: folder to write poses.npz, poses.csv, overlay.mp4 and summary.json to; None writes nothing.
+        video: whether overlay.mp4 is among them.
+        salvage: read on over times that run backwards and events outside the sensor.
+        quiet: show no progress bar.
+
+    Raises:
+        InputError: files that cannot be used, recordings without events, unknown models.
+    """
+    source = open_source(Path(path), salvage)
+    seen = find_camera(camera, source.size, Path(path))
+    tracker = make_tracker(model, seen, side, device, smooth)
+    if rate is not None and not 1 <= rate <= 1000:
+        raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
+    with _progress(source, quiet) as watched:
+        result = run_track(
+            tracker,
+            watched,
+            model=model,
+            stride_us=None if rate is None else round(1e6 / rate),
+            out=None if out is None else Path(out),
+            video=video,
+            facts={"file": str(path), "camera": _camera_source(camera, Path(path))},
+        )
+    return result
+
+
+def track_command(
+    file: Path,
+    *,
+    out: Path,
+    camera: Path | None = None,
+    model: str = "small",
+    side: Side = "right",
+    rate: float | None = None,
+    video: bool = True,
+    smooth: bool = True,
+    device: str = "cpu",
+    salvage: bool = False,
+) -> str:
+    """Track the hand of a recording.
+
+    Writes to the folder OUT: poses.npz (all arrays, see docs), poses.csv (one row a window: time, confidence, 21
+    joints in metres), overlay.mp4 (events with the hand drawn over them) and summary.json.
+
+    Args:
+        file: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv ...), or a video, which is turned into events.
+        out: folder to write to; made if it is not there.
+        camera: calibration as JSON: {"K": 3x3, "distortion": [...], "size": [w, h]}. Without it: the one in the
+            recording, else f = 0.95 times the longer side.
+        model: a model that ships with evhands, or the path of a checkpoint.
+        side: which hand is seen.
+        rate: poses a second; default is what the model was trained for.
+        video: write overlay.mp4.
+        smooth: pass the poses through a light filter.
+        device: torch device of the network, such as cpu or cuda.
+        salvage: read on over times that run backwards and events outside the sensor.
+    """
+    result = track(
+        file,
+        model=model,
+        camera=camera,
+        side=side,
+        rate=rate,
+        device=device,
+        smooth=smooth,
+        out=out,
+        video=video,
+        salvage=salvage,
+        quiet=False,
+    )
+    return report(result, out, _camera_source(camera, file), video)
+
+
+def report(result: Track, out: Path, camera_source: str, video: bool = True) -> str:
+    """The figures of a track and where its files are, for a terminal."""
+    facts = summarise(result)
+    span = (facts["last_us"] - facts["first_us"]) / 1e6
+    names = [name for name in FILES if video or name != "overlay.mp4"]
+    width, height = result.camera.size
+    lines = [
+        ("recording", f"{width}x{height}, poses over {span:.2f} s"),
+        ("camera", f"{camera_source}, f = {result.camera.K[0, 0]:.0f} px"),
+        ("hand found", f"{100 * facts['tracked_share']:.1f} % of {facts['windows']} windows"
+                       f" ({100 * facts['held_share']:.1f} % kept while still)"),
+        ("confidence", f"{facts['mean_confidence']:.2f} on average"),
+        ("speed", f"{facts['poses_per_second']:.0f} poses/s with model {result.model}, reading included"),
+        ("files", "  ".join(str(out / name) for name in names)),
+    ]  # fmt: skip
+    if not result.tracked.any():
+        lines.append(("note", "no hand was found; is one in view, near enough (0.3 to 1 m) and moving?"))
+    return "\n".join(f"{name:<11} {text}" for name, text in lines)
+
+
+def make_tracker(model: str, camera: Camera, side: Side, device: str, smooth: bool = True) -> Tracker:
+    """The networks of a model on a device, with the hand of the wanted side."""
+    estimator, detector = load_model(model)
+    try:
+        target = torch.device(device)
+        estimator, detector = estimator.to(target), detector.to(target)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}). Wanted cpu, or a device that "
+            "torch has, such as cuda; leave the option out for the CPU."
+        ) from error
+    config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
+    hand = cast(HandModel, estimator.hand).to("cpu")
+    return Tracker(
+        cast(PoseEstimator, estimator),
+        cast(Any, detector),
+        hand if hand.side == side else hand.mirrored(),
+        camera,
+        config,
+    )
+
+
+def open_source(path: Path, salvage: bool = False) -> EventStream:
+    """The events of a recording, or of a video by the simulator's sensor model."""
+    if recognise(path) != "video":
+        return open_events(path, salvage=salvage)
+    from evhands.sim.video import video_to_events
+
+    return video_to_events(path)
+
+
+def find_camera(camera: Camera | Path | str | None, size: Size, path: Path) -> Camera:
+    """The camera that was given, else the one that the recording carries, else the default of its sensor size."""
+    if isinstance(camera, Camera):
+        return camera
+    if camera is not None:
+        return load_camera(camera, size)
+    return _recorded_camera(path) or default_camera(size)
+
+
+def _camera_source(camera: Camera | Path | str | None, path: Path) -> str:
+    if isinstance(camera, Camera):
+        return "given"
+    if camera is not None:
+        return str(camera)
+    return "from the recording" if _recorded_camera(path) is not None else "default (no calibration given)"
+
+
+def _recorded_camera(path: Path) -> Camera | None:
+    if recognise(path) != "hdf5":
+        return None
+    from evhands.recording import read_camera
+
+    return read_camera(path)
+
+
+_SLICE = 50_000
+
+
+class _Readable(Protocol):
+    """An event file that says how much of it has been read."""
+
+    def chunks(self) -> Iterator[tuple[Events, float]]: ...
+
+
+class _Watched:
+    """A stream that moves a progress bar along as it is read."""
+
+    def __init__(self, stream: EventStream, bar: Progress):
+        self.stream, self.size, self.bar = stream, stream.size, bar
+
+    def __iter__(self) -> Iterator[Events]:
+        row = self.bar.add_task("tracking", total=1.0 if hasattr(self.stream, "chunks") else None)
+        if not hasattr(self.stream, "chunks"):
+            yield from self.stream
+            return
+        before = 0.0
+        for events, fraction in cast(_Readable, self.stream).chunks():
+            # A chunk holds up to a million events: in slices, so that the bar moves.
+            for first in range(0, len(events), _SLICE):
+                yield events[first : first + _SLICE]
+                share = min(1.0, (first + _SLICE) / len(events))
+                self.bar.update(row, completed=before + share * (fraction - before))
+            before = fraction
+
+
+@contextmanager
+def _progress(stream: EventStream, quiet: bool) -> Iterator[EventStream]:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
+        yield _Watched(stream, bar)
