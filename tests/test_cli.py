@@ -19,7 +19,7 @@ from evhands import cli
 from evhands.types import InputError
 
 
-def greet(source: Path, times: int = 1, *, out: Path, loud: bool = False) -> str:
+def greet(source: Path, times: int = 1, *, out: Path, at_most: int = 9, loud: bool = False) -> str:
     """Greet a file.
 
     Greets it as often as wanted.
@@ -28,9 +28,10 @@ def greet(source: Path, times: int = 1, *, out: Path, loud: bool = False) -> str
         source: what to greet
         times: how often
         out: where to
+        at_most: not more often
         loud: with an exclamation mark
     """
-    return f"{source.name} {out.name}{'!' if loud else ''} " * times
+    return f"{source.name} {out.name}{'!' if loud else ''} " * min(times, at_most)
 
 
 @pytest.fixture
@@ -52,12 +53,36 @@ def test_required_parameters_are_positionals_and_keyword_only_ones_options(job, 
     assert capsys.readouterr().out.split() == ["b.h5", "c!", "b.h5", "c!"]
 
 
+@pytest.mark.parametrize("option", [["--at_most", "2"], ["--at-most", "2"], ["--at-most=2"]])
+def test_hyphens_and_underscores_are_the_same(job, capsys, option) -> None:
+    job(greet)
+    assert cli.main(["fake", "f", "5", "--out", "o", *option]) == 2
+    assert cli.main(["fake", "f", "--times=5", "--out", "o", *option]) == 0
+    assert capsys.readouterr().out.split() == ["f", "o", "f", "o"]
+
+
+@pytest.mark.parametrize(
+    ("flag", "loud"),
+    [
+        (["--loud"], True),
+        (["--no-loud"], False),
+        (["--loud", "true"], True),
+        (["--loud", "no"], False),
+        ([], False),
+    ],
+)
+def test_flags_need_no_value_and_take_one(job, capsys, flag, loud) -> None:
+    job(greet)
+    assert cli.main(["fake", *flag, "f", "--out", "o"]) == 0
+    assert ("!" in capsys.readouterr().out) is loud
+
+
 def test_options_come_from_yaml_and_the_command_line_wins(job, capsys, tmp_path) -> None:
     job(greet)
     config = tmp_path / "options.yaml"
-    config.write_text("out: there\ntimes: 3\n")
+    config.write_text("out: there\ntimes: 3\nloud: true\n")
     assert cli.main(["fake", "--config", str(config), "f", "--times", "1"]) == 0
-    assert capsys.readouterr().out.split() == ["f", "there"]
+    assert capsys.readouterr().out.split() == ["f", "there!"]
 
 
 def test_help_teaches(job, capsys) -> None:

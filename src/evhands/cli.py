@@ -7,11 +7,14 @@ help texts come from the `Args:` section of its docstring. `--config FILE` reads
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import difflib
 import importlib
 import inspect
 import os
+import re
+import shutil
 import sys
 import textwrap
 import warnings
@@ -51,7 +54,7 @@ COMMANDS = {
     ),
     "track": Command(
         "evhands.jobs.track",
-        "track",
+        "track_command",
         "Event recording in, 3D hand poses and an overlay video out.",
         "evhands track recording.raw --out poses --camera calib.json",
     ),
@@ -65,10 +68,19 @@ COMMANDS = {
         "evhands.jobs.simulate",
         "simulate",
         "Recordings of simulated hands with their truth, for training and tests.",
-        "evhands simulate --help",
+        "evhands simulate recordings",
+    ),
+    "prepare": Command(
+        "evhands.jobs.prepare",
+        "prepare",
+        "Simulated clips as training data, made by several processes; resumable.",
+        "evhands prepare clips --clips 20000 --workers 2",
     ),
     "train": Command(
-        "evhands.jobs.train", "train", "Train a model on recordings; stop and resume at will.", "evhands train --help"
+        "evhands.jobs.train",
+        "train",
+        "Train a model on prepared clips; stop and resume at will.",
+        "evhands train run --data clips",
     ),
 }
 
@@ -113,7 +125,7 @@ def _call(name: str, arguments: list[str]) -> int:
     job = getattr(importlib.import_module(command.module), command.function)
     parser = parser_of(name, job)
     try:
-        options = parser.instantiate_classes(parser.parse_args(arguments)).as_dict()
+        options = parser.instantiate_classes(parser.parse_args(_as_the_parser_spells_it(arguments, parser))).as_dict()
     except ArgumentError as error:
         return _complain(name, f"{error} See `evhands {name} --help`.")
     except SystemExit as stop:  # --help has been printed
@@ -134,40 +146,76 @@ def _call(name: str, arguments: list[str]) -> int:
 
 def parser_of(name: str, job: Callable[..., Any]) -> ArgumentParser:
     """The parser of one command, made from the signature and the docstring of its job."""
-    from jsonargparse import ArgumentParser
+    from docstring_parser import parse
+    from jsonargparse import ActionYesNo, ArgumentParser
 
     parser = ArgumentParser(
         prog=f"evhands {name}",
-        description=COMMANDS[name].summary + "\n\n" + _long_description(job),
+        description=_description(name, job),
         epilog=f"example:  {COMMANDS[name].example}",
+        formatter_class=_help_formatter(),
         exit_on_error=False,
         default_meta=False,
     )
     parser.add_argument("--config", action="config", help="YAML file with any of these options")
-    parameters = inspect.signature(job).parameters.values()
+    parameters = inspect.signature(job, eval_str=True).parameters.values()
+    flags = {p.name: p.default for p in parameters if p.annotation is bool and p.default is not p.empty}
     options: set[str | int] = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY or p.default is not p.empty}
     positionals: set[str | int] = {p.name for p in parameters if p.name not in options}
     parser.add_function_arguments(job, as_group=False, as_positional=True, skip=options)
-    parser.add_function_arguments(job, as_group=False, skip=positionals)
+    parser.add_function_arguments(job, as_group=False, skip=positionals | set(flags))
+    help_texts = {p.arg_name: p.description for p in parse(job.__doc__ or "").params}
+    for name, default in flags.items():
+        parser.add_argument(
+            f"--{name}", action=ActionYesNo(no_prefix="no-"), default=default, help=help_texts.get(name) or name
+        )
     return parser
 
 
-def _long_description(job: Callable[..., Any]) -> str:
-    """The paragraphs of a docstring between its first sentence and its first section."""
-    paragraphs = inspect.cleandoc(job.__doc__ or "").split("\n\n")[1:]
-    sections = ("Args:", "Returns:", "Raises:", "Example:", "Examples:", "Yields:")
-    kept = []
-    for paragraph in paragraphs:
-        if paragraph.startswith(sections):
+def _as_the_parser_spells_it(arguments: list[str], parser: ArgumentParser) -> list[str]:
+    """`--video false` as `--no-video` and `--val-clips` as `--val_clips`: both spellings of each are natural."""
+    from jsonargparse import ActionYesNo
+
+    known = {option for action in parser._actions for option in action.option_strings}
+    flags = {o for action in parser._actions if isinstance(action, ActionYesNo) for o in action.option_strings}
+    spelling = {option.replace("_", "-"): option for option in known}
+    prefix = {"true": "--", "yes": "--", "false": "--no-", "no": "--no-"}
+    result: list[str] = []
+    for argument in arguments:
+        if result and result[-1] in flags and argument.lower() in prefix:
+            result[-1] = prefix[argument.lower()] + result[-1].removeprefix("--").removeprefix("no-")
+        else:
+            option, equals, value = argument.partition("=")
+            result.append(spelling.get(option.replace("_", "-"), option) + equals + value)
+    return result
+
+
+def _description(name: str, job: Callable[..., Any]) -> str:
+    """The summary of a command, and the docstring of its job between the first sentence and the first section."""
+    width = min(shutil.get_terminal_size().columns, 100) - 2
+    paragraphs = [COMMANDS[name].summary]
+    for paragraph in inspect.cleandoc(job.__doc__ or "").split("\n\n")[1:]:
+        if paragraph.startswith(("Args:", "Returns:", "Raises:", "Example:", "Examples:", "Yields:")):
             break
-        kept.append(paragraph)
-    return "\n\n".join(kept)
+        paragraphs.append(paragraph)
+    return "\n\n".join(textwrap.fill(" ".join(p.split()), width) for p in paragraphs)
+
+
+def _help_formatter() -> type:
+    """Paragraphs as they are, and types by their name."""
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        def _expand_help(self, action: argparse.Action) -> str:
+            return re.sub(r"<class '([\w.]+)'>", r"\1", super()._expand_help(action))
+
+    return Formatter
 
 
 def _overview() -> str:
     width = max(map(len, COMMANDS)) + 2
     commands = "\n".join(f"  {name:<{width}}{command.summary}" for name, command in COMMANDS.items())
-    examples = "\n".join(f"  {c.example}" for c in COMMANDS.values() if not c.example.endswith("--help"))
+    examples = "\n".join(f"  {command.example}" for command in COMMANDS.values())
     return (
         "usage: evhands COMMAND [ARGUMENTS]\n\n"
         "3D hand pose, shape and mesh from event cameras.\n\n"
