@@ -56,13 +56,13 @@ class Look:
     tags: dict[str, float | str]
 
 
-RINGS = np.concatenate([np.linspace(-0.012, 0.03, 7), np.linspace(0.045, 0.25, 7)])
+RINGS = np.concatenate([np.linspace(-0.012, 0.03, 7), np.linspace(0.045, 0.4, 9)])
 """Distances of the forearm's rings behind the wrist in metres; the first ones are hidden inside the hand."""
 SEGMENTS = 18
 
 
 def draw_forearm(hand: Surface, rng: np.random.Generator) -> Forearm:
-    """A forearm that continues the hand's own wrist, 25 cm long, growing towards the elbow."""
+    """A forearm that continues the hand's own wrist, 40 cm long (so that its end is rarely in view), growing towards the elbow."""
     behind = hand.vertices[hand.vertices[:, 0] > np.percentile(hand.vertices[:, 0], 96)]
     centre = (behind.min(0) + behind.max(0)) / 2
     half = (behind.max(0) - behind.min(0))[1:] / 2
@@ -71,7 +71,7 @@ def draw_forearm(hand: Surface, rng: np.random.Generator) -> Forearm:
     rings = []
     for s in RINGS:
         inside = 0.86 if s < 0.004 else 1.0
-        radius = half * inside * (1 + (growth - 1) * smooth_step(s / 0.25))
+        radius = half * inside * (1 + (growth - 1) * smooth_step(s / 0.24))
         offset = centre[1:] * (1 - smooth_step(s / 0.1))
         ring = np.stack([np.full(SEGMENTS, s), offset[0] + radius[0] * np.cos(angle),
                          offset[1] + radius[1] * np.sin(angle)], 1)  # fmt: skip
@@ -182,7 +182,7 @@ def draw_background(size: Size, rng: np.random.Generator) -> tuple[np.ndarray, d
     log_light += slope[0] * x + slope[1] * y[:, None]
     texture = float(np.exp(rng.uniform(math.log(0.01), math.log(0.35))))
     for cell in np.exp(rng.uniform(math.log(3), math.log(80), 3)):
-        log_light += texture * _value_noise(size, cell, rng)
+        log_light += texture / math.sqrt(3) * _value_noise(size, cell, rng)
     cluttered = rng.random() < 0.5
     if cluttered:
         contrast = rng.uniform(0.2, 1.0)

@@ -17,7 +17,7 @@ from evhands.hand import open_hand
 from evhands.hand.model import PosedHand, ShapedHand, load_hand
 from evhands.sim.appearance import Forearm, Look, Surface, draw_forearm, draw_look
 from evhands.sim.motion import Motion, MotionConfig, Orientation, View, draw_motion, rotation_matrix, rotation_vector
-from evhands.sim.render import blurred_background, image_boxes, render, vertex_normals
+from evhands.sim.render import image_boxes, log_background, render, seen_background, vertex_normals
 from evhands.sim.sensor import SENSORS, EventSensor, SensorConfig, draw_sensor, union
 from evhands.types import Camera, Events, HandPose, Side, Size
 
@@ -84,16 +84,21 @@ def simulate_clip(config: ClipConfig, seed: int, index: int) -> Clip:
     motion = draw_motion(config.motion, view, config.duration_us * 1e-6, rng)
     scene = _draw_scene(config, rest, motion, rng)
     sensor = draw_sensor(config.sensor, config.size, rng)
-    times = render_times(config, hand, motion, camera)
-    eye = EventSensor(sensor, blurred_background(scene.look.background), 0)
-    steps = _watch(eye, scene, hand, motion, camera, times, config.side)
+    count = int(config.duration_us * 1e-6 * config.label_rate_hz + 1e-9)
+    label_t_us = np.round(np.arange(1, count + 1) * 1e6 / config.label_rate_hz).astype(np.int64)
+    times, truth = _times_and_truth(config, hand, motion, camera, label_t_us)
+    wall = log_background(scene.look, sensor.dark)
+    eye = EventSensor(sensor, seen_background(wall), 0)
+    _watch(eye, scene, wall, hand, motion, camera, times, config.side)
     events = eye.take(np.random.default_rng((seed, index, 1)), 0)
-    labels = _labels(config, hand, subject_shape(subject), motion, camera)
+    pose, joints_m = _labelled(truth, subject_shape(subject), hand.model.name, config.side)
+    joints_px = project(joints_m, camera.K.astype(np.float32))
+    boxes_px = np.concatenate([joints_px.min(1), joints_px.max(1)], -1)
     meta = {
         "seed": seed, "index": index, "subject": subject, "side": config.side, "orientation": config.orientation,
-        "renders": steps, **scene.look.tags, **sensor.summary,
+        "renders": len(times), **scene.look.tags, **sensor.summary,
     }  # fmt: skip
-    return Clip(events, camera, *labels, meta)
+    return Clip(events, camera, label_t_us, pose, joints_m, joints_px, boxes_px, meta)
 
 
 @dataclass(frozen=True)
@@ -152,83 +157,109 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-9)
 
 
-def _posed(hand: ShapedHand, motion: Motion, t_s: np.ndarray) -> tuple[PosedHand, np.ndarray, np.ndarray]:
-    """The right hand at times (n,), with its rotations (n, 3, 3) and wrists (n, 3)."""
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    (ax, ay, az), (bx, by, bz) = a.T, b.T
+    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """The right hand at n times: what the hand model makes of it, and the numbers behind it."""
+
+    hand: PosedHand
+    rotation: np.ndarray
+    """(n, 3, 3) hand to camera."""
+    wrist: np.ndarray
+    """(n, 3) m."""
+    fingers: np.ndarray
+    """(n, 15, 3) rotation vectors."""
+
+    def joints(self) -> np.ndarray:
+        """(n, 21, 3) float32 m, `openpose21`."""
+        with torch.no_grad():
+            return self.hand.joints().numpy()
+
+    def vertices(self) -> np.ndarray:
+        """(n, v, 3) float32 m."""
+        with torch.no_grad():
+            return self.hand.mesh().vertices.numpy()
+
+
+def pose_at(hand: ShapedHand, motion: Motion, t_s: np.ndarray) -> Posed:
+    """The hand at times (n,) in seconds."""
     rotation, wrist = motion.rotation(t_s), motion.wrist(t_s)
     fingers = open_hand.angles_to_joints(motion.angles(t_s))
-    rotvecs = (rotation_vector(rotation), fingers, wrist)
+    vectors = (rotation_vector(rotation), fingers, wrist)
     with torch.no_grad():
-        posed = hand.with_pose(*(torch.from_numpy(v.astype(np.float32)) for v in rotvecs))
-    return posed, rotation, wrist
+        posed = hand.with_pose(*(torch.from_numpy(v.astype(np.float32)) for v in vectors))
+    return Posed(posed, rotation, wrist, fingers)
 
 
-def render_times(config: ClipConfig, hand: ShapedHand, motion: Motion, camera: Camera) -> np.ndarray:
-    """Times in us, int64, from 0 to the end, dense where the joints move fast in the image."""
+def _times_and_truth(
+    config: ClipConfig, hand: ShapedHand, motion: Motion, camera: Camera, label_t_us: np.ndarray
+) -> tuple[np.ndarray, tuple[Posed, np.ndarray, int]]:
+    """When to draw (us, int64, from 0 to the end, dense where joints move fast in the image); the poses at the labels."""
     grid_s = np.linspace(0, config.duration_us * 1e-6, max(int(config.duration_us / 4000), 1) + 1)
-    posed, rotation, wrist = _posed(hand, motion, grid_s)
-    with torch.no_grad():
-        joints = posed.joints().numpy()
-    forearm = wrist + 0.06 * rotation[:, :, 0]
-    pixels = project(np.concatenate([joints, forearm[:, None]], 1).astype(np.float64), camera.K)
+    n = len(grid_s)
+    posed = pose_at(hand, motion, np.concatenate([grid_s, label_t_us * 1e-6]))
+    joints = posed.joints()
+    forearm = posed.wrist[:n] + 0.06 * posed.rotation[:n, :, 0]
+    pixels = project(np.concatenate([joints[:n], forearm[:, None]], 1).astype(np.float64), camera.K)
     moved = np.linalg.norm(np.diff(pixels, axis=0), axis=-1).max(1)
     steps = np.maximum(moved * 1.15 / config.step_px, np.diff(grid_s) * 1e6 / config.step_us)
     phase = np.concatenate([[0.0], np.cumsum(steps)])
     t_us = np.interp(np.linspace(0, phase[-1], int(np.ceil(phase[-1])) + 1), phase, grid_s * 1e6)
-    return np.unique(np.round(t_us).astype(np.int64))
+    return np.unique(np.round(t_us).astype(np.int64)), (posed, joints, n)
 
 
 def _watch(
-    eye: EventSensor, scene: Scene, hand: ShapedHand, motion: Motion, camera: Camera, times: np.ndarray, side: Side
-) -> int:
-    """Show the moving hand to the sensor; returns the number of images drawn."""
+    eye: EventSensor, scene: Scene, wall: np.ndarray, hand: ShapedHand, motion: Motion, camera: Camera,
+    times: np.ndarray, side: Side,
+) -> None:  # fmt: skip
+    """Show the moving hand to the sensor."""
     previous = None
     for start in range(0, len(times), _POSES_AT_ONCE):
         t_us = times[start : start + _POSES_AT_ONCE]
         vertices = scene_vertices(scene, hand, motion, t_us * 1e-6, side)
-        pixels = project(vertices, camera.K.astype(np.float32))
-        boxes = image_boxes(pixels, vertices[..., 2], camera.size)
+        pixels, boxes = image_boxes(vertices, camera.K, camera.size)
         for i in range(len(t_us)):
             box = boxes[i] if previous is None else union(boxes[i], previous)
-            light = render(vertices[i], pixels[i], scene.faces, scene.look, box)
+            light = render(vertices[i], pixels[i], scene.faces, scene.look, eye.sensor.dark, wall, box)
             if previous is None:
                 eye.settle(light, box)
             else:
                 eye.expose(light, box, int(t_us[i]))
             previous = boxes[i]
-    return len(times)
 
 
 def scene_vertices(scene: Scene, hand: ShapedHand, motion: Motion, t_s: np.ndarray, side: Side) -> np.ndarray:
     """Vertices (n, v, 3) float32 of hand and forearm in the camera frame."""
-    posed, rotation, wrist = _posed(hand, motion, t_s)
-    with torch.no_grad():
-        hand_vertices = posed.mesh().vertices.numpy()
+    posed = pose_at(hand, motion, t_s)
+    rotation, wrist = posed.rotation, posed.wrist
     along = _unit(0.6 * rotation @ scene.arm_bend + 0.4 * scene.arm_rest)
-    across = _unit(np.cross(along, rotation[:, :, 1]))
-    frame = np.stack([along, np.cross(across, along), across], -1)
+    across = _unit(_cross(along, rotation[:, :, 1]))
+    frame = np.stack([along, _cross(across, along), across], -1)
     weights = scene.arm.weights[:, None]
     local = scene.arm.vertices.astype(np.float64)
     turns = np.concatenate([rotation, frame], -1)  # (n, 3, 6): one product for both skins
     skinned = np.concatenate([local * (1 - weights), local * weights], -1) @ np.swapaxes(turns, -1, -2)
-    vertices = np.concatenate([hand_vertices, (wrist[:, None] + skinned).astype(np.float32)], 1)
+    vertices = np.concatenate([posed.vertices(), (wrist[:, None] + skinned).astype(np.float32)], 1)
     return vertices * np.float32([-1, 1, 1]) if side == "left" else vertices
 
 
-def _labels(
-    config: ClipConfig, hand: ShapedHand, shape: np.ndarray, motion: Motion, camera: Camera
-) -> tuple[np.ndarray, HandPose, np.ndarray, np.ndarray, np.ndarray]:
-    count = int(config.duration_us * 1e-6 * config.label_rate_hz + 1e-9)
-    t_us = np.round(np.arange(1, count + 1) * 1e6 / config.label_rate_hz).astype(np.int64)
-    posed, rotation, wrist = _posed(hand, motion, t_us * 1e-6)
-    with torch.no_grad():
-        joints_m = posed.joints().numpy()
-    fingers = open_hand.angles_to_joints(motion.angles(t_us * 1e-6))
-    orientation = rotation_vector(rotation)
-    if config.side == "left":  # the mirror image in x = 0 of a right hand, in the mirrored model
-        joints_m, wrist = joints_m * np.float32([-1, 1, 1]), wrist * [-1, 1, 1]
-        orientation, fingers = orientation * [1, -1, -1], fingers * [1, -1, -1]
-    shapes = np.tile(shape, (count, 1))
-    pose = HandPose(config.side, *(np.float32(v) for v in (orientation, wrist, fingers, shapes)), hand.model.name)
-    joints_px = project(joints_m, camera.K.astype(np.float32))
-    boxes = np.concatenate([joints_px.min(1), joints_px.max(1)], -1)
-    return t_us, pose, joints_m, joints_px, boxes
+def _labelled(
+    truth: tuple[Posed, np.ndarray, int], shape: np.ndarray, hand_model: str, side: Side
+) -> tuple[HandPose, np.ndarray]:
+    """Pose and joints (m, 21, 3) at the labels; a left hand is the mirror image in x = 0, in the mirrored model."""
+    posed, joints, first = truth
+    mirror = np.float32([-1, 1, 1] if side == "left" else [1, 1, 1])
+    turned = -mirror if side == "left" else mirror  # a rotation vector is an axial vector
+    pose = HandPose(
+        side=side,
+        orientation=rotation_vector(posed.rotation[first:]).astype(np.float32) * turned,
+        wrist=posed.wrist[first:].astype(np.float32) * mirror,
+        joints=posed.fingers[first:].astype(np.float32) * turned,
+        shape=np.tile(shape, (len(joints) - first, 1)),
+        hand_model=hand_model,
+    )
+    return pose, joints[first:] * mirror

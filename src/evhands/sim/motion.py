@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.spatial.transform import Rotation
+from numba import njit
 
 from evhands.geometry import unproject
 from evhands.hand import open_hand
@@ -160,12 +160,19 @@ def _draw_fingers(
 def draw_orientation(orientation: Orientation, back: bool, rng: np.random.Generator) -> np.ndarray:
     """A hand-to-camera rotation (3, 3) of a right hand that shows its palm or its back (unless "free")."""
     if orientation == "free":
-        return Rotation.from_quat(rng.standard_normal(4)).as_matrix()
+        direction = rng.standard_normal(4)  # a uniform quaternion
+        return rotation_matrix(_quaternion_vector(direction / np.linalg.norm(direction)))
     sigma, in_plane = (20.0, 30.0) if orientation == "frontal" else (45.0, 180.0)
-    tilt = Rotation.from_rotvec([*np.radians(rng.normal(0, sigma, 2)), 0.0])
-    turn = Rotation.from_rotvec([0.0, 0.0, math.radians(rng.uniform(-in_plane, in_plane))])
-    side = Rotation.from_rotvec([0.0, math.pi if back else 0.0, 0.0])
-    return (turn * tilt * side).as_matrix() @ UPRIGHT
+    tilt = [*np.radians(rng.normal(0, sigma, 2)), 0.0]
+    turn = [0.0, 0.0, math.radians(rng.uniform(-in_plane, in_plane))]
+    side = [0.0, math.pi if back else 0.0, 0.0]
+    in_plane_turn, tilted, palm_or_back = rotation_matrix(np.array([turn, tilt, side]))
+    return in_plane_turn @ tilted @ palm_or_back @ UPRIGHT
+
+
+def _quaternion_vector(q: np.ndarray) -> np.ndarray:
+    length = np.linalg.norm(q[1:])
+    return 2 * math.atan2(length, q[0]) * q[1:] / length
 
 
 UPRIGHT = np.array([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
@@ -217,11 +224,61 @@ def _point_in_view(view: View, rng: np.random.Generator) -> np.ndarray:
     return unproject(pixel, np.array(depth), view.K)
 
 
+# scipy does the same, at half a millisecond a call: too slow for the dozens of small calls a clip needs.
 def rotation_matrix(vector: np.ndarray) -> np.ndarray:
     """Rotation vectors (*b, 3) to matrices (*b, 3, 3)."""
-    return Rotation.from_rotvec(vector.reshape(-1, 3)).as_matrix().reshape(*vector.shape[:-1], 3, 3)
+    flat = np.ascontiguousarray(vector, np.float64).reshape(-1, 3)
+    return _rotation_matrices(flat).reshape(*vector.shape[:-1], 3, 3)
 
 
 def rotation_vector(matrix: np.ndarray) -> np.ndarray:
     """Rotation matrices (*b, 3, 3) to rotation vectors (*b, 3) of at most pi."""
-    return Rotation.from_matrix(matrix.reshape(-1, 3, 3)).as_rotvec().reshape(*matrix.shape[:-2], 3)
+    flat = np.ascontiguousarray(matrix, np.float64).reshape(-1, 3, 3)
+    return _rotation_vectors(flat).reshape(*matrix.shape[:-2], 3)
+
+
+@njit(cache=True, nogil=True)
+def _rotation_matrices(vectors):  # type: ignore[no-untyped-def]
+    out = np.empty((len(vectors), 3, 3))
+    for i in range(len(vectors)):
+        x, y, z = vectors[i]
+        angle = math.sqrt(x * x + y * y + z * z)
+        a = math.sin(angle) / angle if angle > 1e-9 else 1.0
+        b = (1 - math.cos(angle)) / (angle * angle) if angle > 1e-9 else 0.5
+        m = out[i]
+        m[0, 0], m[0, 1], m[0, 2] = 1 - b * (y * y + z * z), b * x * y - a * z, b * x * z + a * y
+        m[1, 0], m[1, 1], m[1, 2] = b * x * y + a * z, 1 - b * (x * x + z * z), b * y * z - a * x
+        m[2, 0], m[2, 1], m[2, 2] = b * x * z - a * y, b * y * z + a * x, 1 - b * (x * x + y * y)
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _rotation_vectors(matrices):  # type: ignore[no-untyped-def]
+    """By way of the quaternion, from whichever of its entries is largest, so that angles near pi are as good."""
+    out = np.empty((len(matrices), 3))
+    q = np.empty(4)
+    for i in range(len(matrices)):
+        m = matrices[i]
+        squares = (1 + m[0, 0] + m[1, 1] + m[2, 2], 1 + m[0, 0] - m[1, 1] - m[2, 2],
+                   1 - m[0, 0] + m[1, 1] - m[2, 2], 1 - m[0, 0] - m[1, 1] + m[2, 2])  # fmt: skip
+        largest = 0
+        for k in range(1, 4):
+            if squares[k] > squares[largest]:
+                largest = k
+        wx, wy, wz = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
+        xy, xz, yz = m[0, 1] + m[1, 0], m[0, 2] + m[2, 0], m[1, 2] + m[2, 1]
+        if largest == 0:
+            q[0], q[1], q[2], q[3] = squares[0], wx, wy, wz
+        elif largest == 1:
+            q[0], q[1], q[2], q[3] = wx, squares[1], xy, xz
+        elif largest == 2:
+            q[0], q[1], q[2], q[3] = wy, xy, squares[2], yz
+        else:
+            q[0], q[1], q[2], q[3] = wz, xz, yz, squares[3]
+        if q[0] < 0:
+            q *= -1
+        length = math.sqrt(q[1] * q[1] + q[2] * q[2] + q[3] * q[3])
+        scale = 2 * math.atan2(length, q[0]) / length if length > 1e-12 else 0.0
+        for k in range(3):
+            out[i, k] = scale * q[k + 1]
+    return out

@@ -17,34 +17,60 @@ NEAR_M = 0.05
 """Triangles with a corner nearer than this are left out."""
 
 
-def image_boxes(points_px: np.ndarray, depth_m: np.ndarray, size: Size, margin: int = 3) -> list[Box]:
-    """Per image the box of pixels that its vertices (n, v, 2) can touch, inside the sensor; empty boxes have no area."""
-    hidden = depth_m < NEAR_M
-    low = np.where(hidden[..., None], np.inf, points_px).min(1)
-    high = np.where(hidden[..., None], -np.inf, points_px).max(1)
+def image_boxes(
+    vertices: np.ndarray, K: np.ndarray, size: Size, margin: int = 3
+) -> tuple[np.ndarray, list[Box]]:
+    """Pixels (n, v, 2) float32 of the vertices (n, v, 3), and per image the box inside the sensor they can touch.
+
+    A box without area means that nothing is in view.
+    """
+    points, low, high = _project_and_bound(vertices, K.astype(np.float32))
     limit = np.array(size)
     low = np.clip(np.floor(low) - margin, 0, limit).astype(int)
     high = np.clip(np.ceil(high) + margin + 1, 0, limit).astype(int)
     high = np.where((high > low).all(1, keepdims=True), high, low)
-    return [(int(a[0]), int(a[1]), int(b[0]), int(b[1])) for a, b in zip(low, high, strict=True)]
+    return points, [(int(a[0]), int(a[1]), int(b[0]), int(b[1])) for a, b in zip(low, high, strict=True)]
 
 
-def render(vertices: np.ndarray, points_px: np.ndarray, faces: np.ndarray, look: Look, box: Box) -> np.ndarray:
-    """The light (y1 - y0, x1 - x0) inside `box` of a mesh in front of the background.
+@njit(cache=True, nogil=True)
+def _project_and_bound(vertices, K):  # type: ignore[no-untyped-def]
+    count, size, _ = vertices.shape
+    points = np.empty((count, size, 2), np.float32)
+    low = np.full((count, 2), 1e9, np.float32)
+    high = np.full((count, 2), -1e9, np.float32)
+    for i in range(count):
+        for v in range(size):
+            z = vertices[i, v, 2]
+            u = K[0, 0] * vertices[i, v, 0] / z + K[0, 2]
+            w = K[1, 1] * vertices[i, v, 1] / z + K[1, 2]
+            points[i, v, 0], points[i, v, 1] = u, w
+            if z >= NEAR_M:
+                low[i, 0], low[i, 1] = min(low[i, 0], u), min(low[i, 1], w)
+                high[i, 0], high[i, 1] = max(high[i, 0], u), max(high[i, 1], w)
+    return points, low, high
 
-    vertices: (v, 3) float32 m in the camera frame; points_px: (v, 2) float32 their pixels; faces: (f, 3) int32.
-    Pixels far from the mesh equal `blurred_background` bit for bit.
+
+def render(vertices: np.ndarray, points_px: np.ndarray, faces: np.ndarray, look: Look, dark: float, wall: np.ndarray,
+           box: Box) -> np.ndarray:  # fmt: skip
+    """The logarithm of light (y1 - y0, x1 - x0) inside `box` of a mesh in front of a wall.
+
+    vertices: (v, 3) float32 m in the camera frame; points_px: (v, 2) float32 their pixels; faces: (f, 3) int32;
+    wall: (height, width) what `log_background` gives, before the lens. Pixels away from the mesh equal
+    `seen_background` bit for bit, so that a moving box fires no events.
     """
-    shade = _shade(vertices, faces, look.albedo, look.lights, look.ambient, look.occlusion)
-    return _draw(points_px, vertices, faces, shade, look.background, box[0], box[1], box[2], box[3])
+    shade = _shade(vertices, faces, look.albedo, look.lights, look.ambient, look.occlusion, dark)
+    return _draw(points_px, vertices, faces, shade, wall, *box)
 
 
-def blurred_background(background: np.ndarray) -> np.ndarray:
-    """The light (height, width) of a scene without a hand, through the same lens blur."""
-    height, width = background.shape
-    nothing = np.zeros((0, 3), np.float32)
-    return _draw(nothing[:, :2], nothing, np.zeros((0, 3), np.int32), np.zeros(0, np.float32), background, 0, 0, width,
-                 height)  # fmt: skip
+def log_background(look: Look, dark: float) -> np.ndarray:
+    """Logarithm of the background's light (height, width) float32."""
+    return np.log(look.background + np.float32(dark))
+
+
+def seen_background(wall: np.ndarray) -> np.ndarray:
+    """What the sensor sees of the wall (height, width) without a hand: the same lens blur."""
+    points, vertices, faces = np.zeros((0, 2), np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
+    return _draw(points, vertices, faces, np.zeros(0, np.float32), wall, 0, 0, wall.shape[1], wall.shape[0])
 
 
 @njit(cache=True, nogil=True)
@@ -69,8 +95,8 @@ def vertex_normals(vertices, faces):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _shade(vertices, faces, albedo, lights, ambient, occlusion):  # type: ignore[no-untyped-def]
-    """Light (v,) that the vertices send to the camera."""
+def _shade(vertices, faces, albedo, lights, ambient, occlusion, dark):  # type: ignore[no-untyped-def]
+    """Logarithm of the light (v,) that the vertices send to the camera."""
     normals = vertex_normals(vertices, faces)
     out = np.empty(len(vertices), np.float32)
     for v in range(len(vertices)):
@@ -82,26 +108,25 @@ def _shade(vertices, faces, albedo, lights, ambient, occlusion):  # type: ignore
         distance = np.sqrt(vertices[v, 0] ** 2 + vertices[v, 1] ** 2 + vertices[v, 2] ** 2)
         facing = -(normals[v, 0] * vertices[v, 0] + normals[v, 1] * vertices[v, 1] + normals[v, 2] * vertices[v, 2])
         facing = min(max(facing / distance, 0.0), 1.0)
-        out[v] = albedo[v] * light * (1 - occlusion * (1 - facing))
+        out[v] = np.log(albedo[v] * light * (1 - occlusion * (1 - facing)) + dark)
     return out
 
 
 @njit(cache=True, nogil=True)
 def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
     """Fill the triangles over the background in the box grown by a pixel, then blur with (1 2 1)/4 in x and y."""
-    height, width = background.shape
-    gx0, gy0, gx1, gy1 = max(x0 - 1, 0), max(y0 - 1, 0), min(x1 + 1, width), min(y1 + 1, height)
-    image = background[gy0:gy1, gx0:gx1].copy()
+    gx0, gy0 = x0 - 1, y0 - 1
+    image = _padded(background, gx0, gy0, x1 + 1, y1 + 1)
     nearest = np.zeros(image.shape, np.float32)  # inverse depth
+    one, nil, near = np.float32(1), np.float32(0), np.float32(NEAR_M)
+    left_px, top_px = np.float32(gx0), np.float32(gy0)
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        if vertices[a, 2] < 0.05 or vertices[b, 2] < 0.05 or vertices[c, 2] < 0.05:
-            continue
-        ax, ay = points[a, 0] - gx0, points[a, 1] - gy0
-        bx, by = points[b, 0] - gx0, points[b, 1] - gy0
-        cx, cy = points[c, 0] - gx0, points[c, 1] - gy0
+        ax, ay = points[a, 0] - left_px, points[a, 1] - top_px
+        bx, by = points[b, 0] - left_px, points[b, 1] - top_px
+        cx, cy = points[c, 0] - left_px, points[c, 1] - top_px
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if area >= 0:  # outward normals are counter-clockwise, which with y down is a negative area when facing us
+        if area >= nil:  # outward normals are counter-clockwise, which with y down is a negative area when facing us
             continue
         left = max(int(np.ceil(min(ax, bx, cx))), 0)
         right = min(int(np.floor(max(ax, bx, cx))) + 1, image.shape[1])
@@ -109,44 +134,60 @@ def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: 
         bottom = min(int(np.floor(max(ay, by, cy))) + 1, image.shape[0])
         if left >= right or top >= bottom:
             continue
-        one = np.float32(1)
+        if vertices[a, 2] < near or vertices[b, 2] < near or vertices[c, 2] < near:
+            continue
         inverse = one / area
         za, zb, zc = one / vertices[a, 2], one / vertices[b, 2], one / vertices[c, 2]
-        # Weights of b and c are linear in the pixel: start + x * slope_x + y * slope_y.
+        # The weights of b and c are linear in the pixel; z and light are linear in the weights.
         wb_x, wb_y = (cy - ay) * inverse, (ax - cx) * inverse
         wc_x, wc_y = (ay - by) * inverse, (bx - ax) * inverse
+        zb, zc = zb - za, zc - za
+        sa = shade[a]
+        sb, sc = shade[b] - sa, shade[c] - sa
         for y in range(top, bottom):
+            dy = np.float32(y) - ay
+            wb_row, wc_row = dy * wb_y - ax * wb_x, dy * wc_y - ax * wc_x
             for x in range(left, right):
-                wb = (x - ax) * wb_x + (y - ay) * wb_y
-                wc = (x - ax) * wc_x + (y - ay) * wc_y
-                wa = one - wb - wc
-                if wa < 0 or wb < 0 or wc < 0:
+                xf = np.float32(x)
+                wb = wb_row + xf * wb_x
+                wc = wc_row + xf * wc_x
+                if wb < nil or wc < nil or wb + wc > one:
                     continue
-                z = wa * za + wb * zb + wc * zc
+                z = za + wb * zb + wc * zc
                 if z > nearest[y, x]:
                     nearest[y, x] = z
-                    image[y, x] = wa * shade[a] + wb * shade[b] + wc * shade[c]
-    return _blur(image, x0 - gx0, y0 - gy0, x1 - x0, y1 - y0)
+                    image[y, x] = sa + wb * sb + wc * sc
+    return _blur(image)
 
 
 @njit(cache=True, nogil=True)
-def _blur(image, x0, y0, width, height):  # type: ignore[no-untyped-def]
-    """The middle of `image` through the kernel (1 2 1)/4 in x and y; the border pixel is repeated."""
-    rows, columns = image.shape
-    quarter = np.float32(0.25)
-    half = np.float32(0.5)
-    across = np.empty((rows, width), np.float32)
-    for y in range(rows):
+def _padded(image, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
+    """A copy of image[y0:y1, x0:x1], with its border repeated where that reaches a pixel outside."""
+    height, width = image.shape
+    out = np.empty((y1 - y0, x1 - x0), np.float32)
+    for i in range(y1 - y0):
+        row = image[min(max(y0 + i, 0), height - 1)]
+        first, last = max(x0, 0), min(x1, width)
+        out[i, first - x0 : last - x0] = row[first:last]
+        if first > x0:
+            out[i, 0] = row[0]
+        if last < x1:
+            out[i, -1] = row[width - 1]
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _blur(image):  # type: ignore[no-untyped-def]
+    """(1 2 1)/4 in x and y of (h + 2, w + 2): the inner (h, w)."""
+    rows, width = image.shape[0], image.shape[1] - 2
+    quarter, half = np.float32(0.25), np.float32(0.5)
+    down = np.empty(width + 2, np.float32)
+    out = np.empty((rows - 2, width), np.float32)
+    for y in range(rows - 2):
+        above, here, below = image[y], image[y + 1], image[y + 2]
+        for x in range(width + 2):
+            down[x] = quarter * (above[x] + below[x]) + half * here[x]
+        result = out[y]
         for x in range(width):
-            i = x + x0
-            before = image[y, i - 1] if i > 0 else image[y, i]
-            after = image[y, i + 1] if i + 1 < columns else image[y, i]
-            across[y, x] = quarter * (before + after) + half * image[y, i]
-    out = np.empty((height, width), np.float32)
-    for y in range(height):
-        i = y + y0
-        above = i - 1 if i > 0 else i
-        below = i + 1 if i + 1 < rows else i
-        for x in range(width):
-            out[y, x] = quarter * (across[above, x] + across[below, x]) + half * across[i, x]
+            result[x] = quarter * (down[x] + down[x + 2]) + half * down[x + 1]
     return out
