@@ -75,11 +75,15 @@ class HandModel:
         """The hand at rest with these shape coefficients (None = the mean shape, without batch dimensions)."""
         if shape is None:
             return ShapedHand(self, self.vertices, self._rest_joints)
-        offsets = (shape @ self._shape_matrix).unflatten(-1, (3, -1)).mT
+        vertices = _added(self._template_row, shape, self._shape_matrix).unflatten(-1, (3, -1)).mT
         joints = self._rest_joints + (shape @ self._joint_shape_matrix).unflatten(-1, (16, 3))
-        return ShapedHand(self, self.vertices + offsets, joints)
+        return ShapedHand(self, vertices, joints)
 
     # What follows from the fields alone, laid out for matrix products: coordinates first, vertices last.
+    @cached_property
+    def _template_row(self) -> Tensor:
+        return self.vertices.mT.flatten()
+
     @cached_property
     def _shape_matrix(self) -> Tensor:
         return self.shape_directions.permute(2, 1, 0).flatten(1).contiguous()
@@ -181,16 +185,24 @@ class PosedHand:
             identity = torch.eye(3, dtype=rest.dtype, device=rest.device)
             rest = rest + ((self.rotations[..., 1:, :, :] - identity).flatten(-3) @ pose_matrix).unflatten(-1, (3, -1))
         shift = self.joints16 - (self.turns @ self.shaped.joints16[..., None])[..., 0]
-        columns = torch.cat([self.turns.expand(*shift.shape, 3), shift[..., None]], -1)  # (*b, 16, 3, 4)
-        motions = columns.movedim(-3, -1).transpose(-3, -2).flatten(-3, -2)  # (*b, 4 * 3, 16), column by column
-        x_axis, y_axis, z_axis, origin = _times_shared(motions, skin_matrix).split(3, -2)
-        x, y, z = rest.split(1, -2)
-        return torch.addcmul(torch.addcmul(torch.addcmul(origin, x_axis, x), y_axis, y), z_axis, z)
+        columns = self.turns.movedim((-1, -2, -3), (-3, -2, -1))  # (column, 3, 16) of each hand: the axes of all joints
+        skinned = _blended(shift.mT, skin_matrix)
+        for k in range(3):
+            # In place on our own result: large temporaries cost more in fresh memory pages than in arithmetic.
+            skinned.addcmul_(_blended(columns[..., k, :, :], skin_matrix), rest[..., k : k + 1, :])
+        return skinned
 
 
-def _times_shared(batch: Tensor, shared: Tensor) -> Tensor:
-    """(*b, r, k) @ (k, n) as ONE matrix product over all rows."""
-    return (batch.flatten(0, -2) @ shared).unflatten(0, batch.shape[:-1])
+def _added(row: Tensor, factors: Tensor, matrix: Tensor) -> Tensor:
+    """row + factors @ matrix, without a temporary as large as the result."""
+    if factors.ndim == 1:
+        return row + factors @ matrix
+    return torch.addmm(row, factors.flatten(0, -2), matrix).unflatten(0, factors.shape[:-1])
+
+
+def _blended(batch: Tensor, skin_matrix: Tensor) -> Tensor:
+    """(*b, 3, 16) @ (16, n) as ONE matrix product over all rows."""
+    return (batch.flatten(0, -2) @ skin_matrix).unflatten(0, batch.shape[:-1])
 
 
 def pose_hand(model: HandModel, pose: HandPose) -> PosedHand:
