@@ -90,7 +90,7 @@ SECTIONS = {
     "middle": Section((20.0, 19.5, 17.0), (21.5, 18.0, 14.5)),
     "ring": Section((19.0, 18.5, 16.0), (20.0, 17.0, 13.5)),
     "little": Section((17.5, 16.5, 14.5), (18.0, 15.0, 12.5)),
-    "thumb": Section((21.5, 20.5, 20.0), (20.5, 18.0, 14.0)),
+    "thumb": Section((21.5, 21.0, 20.5), (20.5, 19.0, 15.5)),
 }
 
 
@@ -106,16 +106,16 @@ def finger_tube(finger: str) -> Tube:
     if finger == "thumb":
         ip, tip = bones.middle, bones.middle + bones.distal
         stations = [-14, 0, 0.5 * ip, ip, ip + 0.45 * bones.distal, tip - 6, tip]
-        half = np.array([b0 + 1, b0 + 0.5, b1 - 2.5, b1, b2, b2 - 3.5, b2 - 6]) / 2
-        depth = np.array([d0 + 2, d0 + 1, d1 - 0.6, d1, d2, d2 - 3.5, d2 - 6])
+        half = np.array([b0, b0 - 0.2, b1 - 1.6, b1, b2, b2 - 2.2, b2 - 4]) / 2
+        depth = np.array([d0 + 1, d0 + 0.5, d1 - 0.4, d1, d2, d2 - 2.4, d2 - 4])
         share = np.array([0.5, 0.5, 0.46, 0.5, 0.40, 0.34, 0.34])
-        return Tube(JOINTS_MM["thumb2"], frame, np.array(stations), half, half, share * depth, (1 - share) * depth, (9, 10.5), 2.2)
+        return Tube(JOINTS_MM["thumb2"], frame, np.array(stations), half, half, share * depth, (1 - share) * depth, (9, 9.0), 2.2)
     pip, dip, tip = np.cumsum(bones[:3])
     stations = [-12, 0, 0.5 * pip, pip, 0.5 * (pip + dip), dip, dip + 0.45 * bones.distal, tip - 5, tip]
-    half = np.array([b0 - 1, b0, b0 - 0.9, b1, b1 - 1.6, b2 + 0.3, b2 - 0.4, b2 - 3, b2 - 5]) / 2
-    depth = np.array([d0 - 1, d0 + 0.5, d0 - 1.8, d1, d1 - 1.6, d2, d2 - 0.4, d2 - 3, d2 - 5])
+    half = np.array([b0 - 1, b0, b0 - 0.9, b1, b1 - 1.6, b2 + 0.3, b2 - 0.2, b2 - 1.7, b2 - 3]) / 2
+    depth = np.array([d0 - 1, d0 + 0.5, d0 - 1.8, d1, d1 - 1.6, d2, d2 - 0.4, d2 - 2.2, d2 - 3.5])
     share = np.array([0.52, 0.5, 0.46, 0.5, 0.45, 0.47, 0.40, 0.36, 0.36])
-    return Tube(JOINTS_MM[f"{finger}1"], frame, np.array(stations), half, half, share * depth, (1 - share) * depth, (8, 9.5), 2.2)
+    return Tube(JOINTS_MM[f"{finger}1"], frame, np.array(stations), half, half, share * depth, (1 - share) * depth, (8, 8.0), 2.2)
 
 
 def palm_tube() -> Tube:
@@ -128,11 +128,11 @@ def palm_tube() -> Tube:
         [-24, w + 0.8, w + 0.8, d - 0.5, d + 1],
         [-8, w - 0.6, w - 0.4, d - 1.5, d],
         [4, w - 1.0, w + 0.6, d - 3.0, d - 0.5],
-        [18, w - 1.0, w + 4.5, d - 4.5, d - 2],
-        [40, w, w + 9.2, d - 6.5, d - 5.0],
-        [62, 31.5, 39.6, d - 7.0, d - 6.5],
-        [82, 33.0, 38.8, d - 8.5, d - 6.5],
-        [98, 32.0, 33, d - 11.0, d - 8],
+        [18, w - 1.0, w + 4.8, d - 4.5, d - 2],
+        [40, w + 0.5, w + 10.0, d - 6.2, d - 4.5],
+        [62, 32.5, 41.0, d - 7.0, d - 4.8],
+        [82, 34.0, 39.5, d - 8.0, d - 4.8],
+        [98, 33.0, 34, d - 10.5, d - 7],
     ])
     return Tube(np.zeros(3), frame, table[:, 0], *table[:, 1:].T, caps=(9, 15), exponent=2.5)
 
@@ -153,9 +153,9 @@ def thumb_distance(points: Array) -> Array:
     """The thumb with its metacarpal and the thenar eminence."""
     base, knuckle = JOINTS_MM["thumb1"], JOINTS_MM["thumb2"]
     along, dorsal, across = finger_frame("thumb", metacarpal=True)
-    bone = capsule(points, base - 0.5 * dorsal, knuckle - 0.3 * dorsal, (12.0, 10.6))
-    ball = capsule(points, base + 4 * along - 5 * dorsal - 4 * across, base + 32 * along - 5.0 * dorsal - 1.5 * across, (13.5, 10.5))
-    value = smooth_min(bone, ball, 10)
+    bone = capsule(points, base - 0.5 * dorsal, knuckle - 0.3 * dorsal, (12.0, 10.2))
+    ball = capsule(points, base + 6 * along - 6.5 * dorsal - 6 * across, base + 29 * along - 5.5 * dorsal - 3 * across, (14, 11.5))
+    value = smooth_min(bone, ball, 12)
     return smooth_min(value, finger_tube("thumb")(points), 9)
 
 

@@ -30,10 +30,10 @@ class FingerBones(NamedTuple):
 # Bone lengths: Buryanov & Kotiuk 2010 (means of 66 adults). The last one adds the soft tissue of the tip (about 4 mm)
 # and 3 mm because the centre of the last joint lies inside the head of the bone before it.
 BONES = {
-    "index": FingerBones(39.8, 22.4, 22.8, (-90.0, 2.0, 25.5), 9.0),
-    "middle": FingerBones(44.6, 26.3, 24.4, (-92.0, 3.5, 4.5), 2.0),
-    "ring": FingerBones(41.4, 25.7, 24.3, (-85.0, 2.0, -15.5), -5.0),
-    "little": FingerBones(32.7, 18.1, 22.5, (-76.0, -2.0, -33.0), -14.0),
+    "index": FingerBones(39.8, 22.4, 22.8, (-90.0, 2.0, 26.5), 9.0),
+    "middle": FingerBones(44.6, 26.3, 24.4, (-92.0, 3.5, 5.0), 2.0),
+    "ring": FingerBones(41.4, 25.7, 24.3, (-85.0, 2.0, -16.0), -5.0),
+    "little": FingerBones(32.7, 18.1, 22.5, (-76.0, -2.0, -35.0), -14.0),
     # thumb: metacarpal, proximal phalanx, distal phalanx with tip
     "thumb": FingerBones(46.2, 31.6, 28.5, (-22.0, -9.0, 20.0), 47.0),
 }
@@ -87,6 +87,20 @@ def rest_joints() -> dict[str, Array]:
 REST_JOINTS: Array = np.stack([rest_joints()[name] for name in JOINT_ORDERS["mano16"]])
 """(16,3) metres, `mano16` order."""
 
+SHAPE_NAMES: tuple[str, ...] = (
+    "size",
+    "palm_breadth",
+    "palm_length",
+    "finger_lengths",
+    "thumb_length",
+    "index_to_ring",
+    "little_length",
+    "digit_thickness",
+    "palm_thickness",
+    "wrist_breadth",
+)
+"""What the ten shape directions of the asset change, one standard deviation a unit; figures in docs/open-hand.md."""
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Joint angles
 # ---------------------------------------------------------------------------------------------------------------------
@@ -100,9 +114,9 @@ _LIMITS_DEG = {
     "dip_flexion": (-8.0, 80.0),
 }
 _THUMB_LIMITS_DEG = {
-    "cmc_flexion": (-20.0, 42.0),
+    "cmc_flexion": (-20.0, 48.0),
     "cmc_abduction": (-22.0, 36.0),
-    "cmc_rotation": (-15.0, 40.0),
+    "cmc_rotation": (-15.0, 48.0),
     "mcp_flexion": (-10.0, 62.0),
     "ip_flexion": (-18.0, 82.0),
 }
@@ -222,9 +236,12 @@ GESTURES: dict[str, Array] = {
     "horns": _pose((_STRAIGHT, _FIST, _FIST, _STRAIGHT), _THUMB_ACROSS, (0, 0, -4, 2)),
     "call_me": _pose((_FIST, _FIST, _FIST, _STRAIGHT), _THUMB_OUT, (-7, 0, -4, 6)),
     "thumbs_up": _pose((_FIST,) * 4, (-18, -14, -10, -8, -14), _TOGETHER),
-    "pinch": _pose(((44, 48, 26), (36, 40, 22), (34, 38, 20), (32, 34, 18)), (20, 16, 24, 18, 26), (-4, 0, -2, -4)),
-    "ok": _pose(((52, 54, 30), (14, 18, 9), (6, 10, 5), (2, 6, 3)), (22, 18, 26, 20, 26), (-2, 0, 2, 4)),
-    "tripod": _pose(((48, 44, 24), (50, 46, 26), (58, 62, 36), (62, 66, 38)), (22, 20, 28, 16, 22), (-6, 0, -4, -8)),
+    "pinch": _pose(((50, 44, 23), (36, 40, 22), (34, 38, 20), (32, 34, 18)), (33, 10, 40, 13, 10), (-3, 0, -2, -4)),
+    "pinch_middle": _pose(((24, 28, 18), (58, 42, 20), (20, 26, 16), (14, 20, 12)), (39, 18, 40, 13, 8), (-4, 9, -2, -4)),
+    "pinch_ring": _pose(((12, 16, 10), (22, 28, 17), (59, 40, 19), (26, 24, 14)), (43, 22, 34, 22, 12), (-2, 0, -14, -4)),
+    "pinch_little": _pose(((6, 10, 6), (10, 14, 9), (28, 30, 18), (61, 41, 22)), (45, 12, 24, 42, 18), (-2, 0, 0, -15)),
+    "ok": _pose(((49, 46, 25), (14, 18, 9), (6, 10, 5), (2, 6, 3)), (32, 10, 40, 16, 9), (-4, 0, 2, 4)),
+    "tripod": _pose(((53, 37, 19), (54, 39, 20), (58, 62, 36), (62, 66, 38)), (41, 10, 40, 8, -4), (-8, 9, -4, -8)),
     "grasp_cylinder": _pose(((42, 52, 30), (46, 54, 32), (48, 56, 32), (50, 54, 30)), (12, 24, 22, 18, 24), (-4, 0, -3, -6)),
     "grasp_sphere": _pose(((28, 36, 22), (28, 38, 22), (30, 38, 22), (32, 38, 22)), (4, 28, 18, 10, 18), (6, 0, 4, 8)),
     "claw": _pose(((-10, 62, 38), (-10, 64, 40), (-10, 64, 40), (-10, 60, 36)), (-4, 10, 4, 10, 34), (4, 0, 4, 6)),
