@@ -29,8 +29,8 @@ def lnes(batch: WindowBatch, *, bilinear: bool = True, last_in_order: bool = Fal
     """Time (0 to 1 in the window) of the latest event at each pixel, channel 0 = ON, 1 = OFF; 0 where there is none.
 
     Bilinear: each of the four neighbours with a non-zero weight gets the full time. The latest is the per-pixel
-    maximum, whatever the order of the events; `last_in_order` (only with bilinear=False) keeps the published rule for unsorted
-    events: the last one in the input.
+    maximum, whatever the order of the events; `last_in_order` (only with bilinear=False) keeps the published rule for
+    unsorted events: the last one in the input.
     """
     if bilinear and last_in_order:
         raise ValueError("last_in_order goes with bilinear=False only")

@@ -150,8 +150,9 @@ def batch_windows(
     limits = np.array([low, width + high, height + high])
     for i, (window, pixel_map) in enumerate(zip(windows, per_window, strict=True)):
         to, clock = slice(offsets[i], None), (window.start_us, window.end_us - window.start_us)
-        source = [*_integers(window.events), *clock, *_map_arrays(pixel_map)]
-        offsets[i + 1] = offsets[i] + _move(*source, limits, inside == "area", x[to], y[to], t[to], p[to])
+        source = [*_integers(window.events), *clock, *_map_arrays(pixel_map), limits, inside == "area"]
+        target = [x[to], y[to], t[to], p[to]]
+        offsets[i + 1] = offsets[i] + _move(*source, *target)
     kept = slice(0, offsets[-1])
     return WindowBatch(x[kept], y[kept], t[kept], p[kept], offsets, (width, height))
 
