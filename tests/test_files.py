@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from evhands.files import replacing
+from evhands.files import hdf5_file, replacing
 from evhands.types import InputError
 
 
@@ -74,3 +77,38 @@ def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="Could not write"), replacing(tmp_path / "file" / "x.csv"):
         pass
+
+
+def test_hdf5_files_are_ordinary_ones(tmp_path) -> None:
+    with hdf5_file(tmp_path / "a.h5") as file:
+        file["x"] = np.arange(1000)
+        assert file["x"][3] == 3
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert np.array_equal(file["x"], np.arange(1000))
+
+
+FULL_DISK = """
+import resource, sys, h5py, numpy
+from evhands.files import hdf5_file
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+for attempt in range(2):
+    try:
+        with hdf5_file(sys.argv[1]) as file:
+            data = file.create_dataset("x", (0, 1000), "f8", maxshape=(None, 1000), compression="lzf", chunks=(1, 1000))
+            for row in range(500):
+                data.resize((row + 1, 1000))
+                data[row] = numpy.random.default_rng(row).random(1000)
+    except OSError as error:
+        print(error.errno)
+print("alive")
+"""
+
+
+@pytest.mark.parametrize("size", [0, 100, 3000, 20_000, 1_000_000, 4_000_000])
+def test_hdf5_on_a_full_disk_is_an_os_error_and_no_crash(tmp_path, size) -> None:
+    """The system lets no file of the process grow past `size`, which is how a full disk looks from inside."""
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path / "a.h5"), str(size)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(errno.EFBIG)] * 2 + ["alive"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from evhands.types import InputError
+
+if TYPE_CHECKING:
+    import h5py
 
 
 @contextmanager
@@ -33,6 +38,59 @@ def replacing(path: Path | str) -> Iterator[Path]:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+@contextmanager
+def hdf5_file(path: Path | str) -> Iterator[h5py.File]:
+    """A new HDF5 file at `path` to write to, on which a full disk is an `OSError` and nothing worse.
+
+    With its own driver the HDF5 library cannot close a file whose last blocks do not fit, and crashes later. Here it
+    writes through Python: the first error is raised, and while the file is closed what does not fit is dropped.
+    """
+    import h5py
+
+    with _Spill(path) as raw:
+        try:
+            with h5py.File(raw, "w") as file:
+                try:
+                    yield file
+                finally:
+                    raw.closing = True
+        finally:
+            if raw.error is not None:
+                raise raw.error
+
+
+class _Spill(io.FileIO):
+    """A file that remembers its first error and, once it is closing, raises no more."""
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(path, "w+")
+        self.error: OSError | None = None
+        self.closing = False
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while len(rest):
+            try:
+                rest = rest[super().write(rest) :]
+            except OSError as error:
+                self._remember(error)
+                break
+        return size
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self._remember(error)
+            return self.tell() if size is None else size
+
+    def _remember(self, error: OSError) -> None:
+        self.error = self.error or error
+        if not self.closing:
+            raise error
 
 
 def _existing_parent(path: Path) -> Path:
