@@ -21,6 +21,7 @@ import numpy as np
 from evhands.events.io.base import EventFile, scan_size
 from evhands.events.io.columns import CHUNK_EVENTS, RawChunk, pixel_column, polarity_column, warn_partial
 from evhands.events.io.dialects import TimeUnit, detect_time_unit, to_microseconds
+from evhands.files import hdf5_file
 from evhands.types import Events, InputError, Size
 
 FORMAT = "evhands"
@@ -88,7 +89,7 @@ def _extend(dataset: h5py.Dataset, values: np.ndarray) -> None:
 
 def write_hdf5(path: Path, stream: Any) -> None:
     """Write an `EventStream` to `path` in our layout (replacing the file only when all is written is up to the caller)."""
-    with h5py.File(path, "w") as file:
+    with hdf5_file(path) as file:
         writer = EventsWriter(file, stream.size)
         for events in stream:
             writer.append(events)
@@ -135,9 +136,7 @@ class Hdf5File(EventFile):
         parts = [chunk.with_size(self.size) for chunk in self._raw_range(first, last)]
         events = Events.concatenate(parts, self.size)
         limits = np.iinfo(np.int64)
-        return events.between(
-            limits.min if start_us is None else start_us, limits.max if end_us is None else end_us
-        )
+        return events.between(limits.min if start_us is None else start_us, limits.max if end_us is None else end_us)
 
 
 def open_hdf5(
@@ -157,7 +156,10 @@ def open_hdf5(
         unit = time_unit or detect_time_unit(_head(columns[2], path))
         named = size or _named_size(file)
     result = Hdf5File(
-        path=path, size=named or _DSEC_SIZE, format="evhands HDF5" if ours else "DSEC HDF5", salvage=salvage,
+        path=path,
+        size=named or _DSEC_SIZE,
+        format="evhands HDF5" if ours else "DSEC HDF5",
+        salvage=salvage,
         time_unit=unit,
     )
     if named is not None:
@@ -198,7 +200,9 @@ def _head(column: h5py.Dataset, path: Path) -> np.ndarray:
     try:
         return column[:1000]
     except _ERRORS as error:
-        raise InputError(f"{path}: its events cannot be read ({error}). Wanted an undamaged file; copy it again.") from error
+        raise InputError(
+            f"{path}: its events cannot be read ({error}). Wanted an undamaged file; copy it again."
+        ) from error
 
 
 def _offset(file: h5py.File) -> int:
