@@ -56,6 +56,8 @@ def finger_correlations(predicted: np.ndarray, reference: np.ndarray) -> np.ndar
 
 def report(track: Track, reference: np.ndarray, frame_t_us: np.ndarray) -> str:
     """The printed comparison of a track with reference joints (n, 21, 3) at the times of the frames."""
+    if not track.tracked.any():
+        return "no hand was found in the video"
     predicted = track.joints_at(frame_t_us)
     ours = pa_errors_mm(predicted, reference)
     constant = pa_errors_mm(np.broadcast_to(fit_constant_pose(reference).shape, reference.shape), reference)

@@ -39,7 +39,7 @@ FINGER_COLOURS: tuple[RGB, ...] = (
 
 @dataclass(frozen=True, kw_only=True)
 class OverlayStyle:
-    """Colours and sizes; lengths in pixels of the finished picture.
+    """Colours and sizes; lengths in pixels of a finished picture 700 pixels wide.
 
     scale: whole-number magnification of the sensor; 0 chooses one so that the longer side is about 700 pixels or more.
     mesh_opacity: of the parts that face the camera; the rim is denser. supersampling: of the mesh, for smooth edges.
@@ -103,6 +103,8 @@ def draw_overlay(
 ) -> UInt8[np.ndarray, "h w 3"]:
     """One finished frame: events, hand (metres, camera frame; None = no hand), text and a bar of the confidence."""
     scale = style.magnification(camera.size)
+    thickness = max(1.0, scale * max(camera.size) / 700)
+    style = replace(style, bone_px=style.bone_px * thickness, joint_px=style.joint_px * thickness)
     picture = np.repeat(np.repeat(draw_events(events, end_us, length_us, style), scale, axis=0), scale, axis=1)
     if hand is not None:
         joints, vertices = np.asarray(hand.joints), np.asarray(hand.vertices)
@@ -267,7 +269,7 @@ def _draw_side_view(
 
     placed, turned = place(vertices)
     _draw_mesh(inset, placed, turned, faces, replace(style, mesh_opacity=0.8))
-    draw_skeleton(inset, place(joints)[0], replace(style, bone_px=1.6, joint_px=1.5))
+    draw_skeleton(inset, place(joints)[0], replace(style, bone_px=0.55 * style.bone_px, joint_px=0.45 * style.joint_px))
     _draw_frame(inset, (0.42, 0.46, 0.54))
 
 

@@ -1,0 +1,157 @@
+"""Score a model on simulated recordings of subjects that it was never trained on, beside the best constant pose.
+
+    python scripts/evaluate_simulated.py [--model small] [--clips 60] [--seed 20260] [--orientation frontal]
+
+Every clip is 3 s of a hand of a test subject (numbers from 1 000 000 on; training subjects lie below 10 000), 0.35 to
+1 m from the camera. Detector and tracker find the crop from the events alone; a label that they give no pose for counts
+with the constant pose. Errors are over 21 joints of ALL labels that a whole window ends at. "crop from truth" gives the
+network the true crop, without tracker and filter: what is lost between the two is the tracker's. The constant pose is
+fitted on 400 clips of training subjects.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track as progress_bar
+
+from evhands.baselines import ConstantPose, fit_constant_pose
+from evhands.events.windows import window_at
+from evhands.geometry import crop_camera
+from evhands.jobs.track import make_tracker
+from evhands.metrics import mpjpe, pa_mpjpe
+from evhands.sim.generate import Clip, ClipConfig, simulate_clip
+from evhands.tracking import Tracker, hand_joints, joints_box, track_windows
+from evhands.types import EventWindow
+
+TEST_SUBJECTS = (1_000_000, 1_000_100)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One row a label: truth (n, 21, 3), two predictions (NaN where there is none), events in the window."""
+
+    truth: np.ndarray
+    tracked: np.ndarray
+    true_crop: np.ndarray
+    events: np.ndarray
+
+    @staticmethod
+    def concatenate(parts: list[Scores]) -> Scores:
+        return Scores(*(np.concatenate([getattr(p, name) for p in parts]) for name in vars(parts[0])))
+
+
+def clip_windows(clip: Clip, length_us: int) -> Iterator[tuple[int, EventWindow]]:
+    """(label, window that ends at it) for every label that a whole window of the clip ends at."""
+    for i, t_us in enumerate(clip.label_t_us):
+        if t_us >= length_us:
+            yield i, window_at(clip.events, int(t_us), length_us)
+
+
+def score_clip(clip: Clip, tracker: Tracker) -> Scores:
+    """Both predictions at every label of a clip."""
+    inputs = tracker.estimator.input_config
+    labels, windows = zip(*clip_windows(clip, inputs.window_us), strict=True)
+    truth = clip.joints_m[list(labels)].astype(np.float64)
+    tracked, given = np.full_like(truth, np.nan), np.full_like(truth, np.nan)
+    for row, (_, result) in enumerate(track_windows(tracker, windows)):
+        if result.joints_m is not None:
+            tracked[row] = result.joints_m
+    memory = tracker.estimator.initial_state(1)
+    for row, window in enumerate(windows):
+        box = joints_box(truth[row], clip.camera, inputs.crop_scale)
+        crop = crop_camera(clip.camera, box.centre_px, box.side_px, inputs.size_px)
+        prediction, memory = tracker.estimator.predict(window, clip.camera, crop, memory, tracker.hand.side)
+        given[row] = hand_joints(tracker.hand, prediction.pose)
+    return Scores(truth, tracked, given, np.array([len(w.events) for w in windows]))
+
+
+def errors_mm(predicted: np.ndarray, truth: np.ndarray, constant: ConstantPose) -> tuple[np.ndarray, np.ndarray]:
+    """(MPJPE, PA-MPJPE) in mm of every label; where there is no prediction, of the constant pose."""
+    missing = np.isnan(predicted).any(axis=(1, 2))
+    rooted = np.where(missing[:, None, None], constant.rooted, predicted)
+    shaped = np.where(missing[:, None, None], constant.shape, predicted)
+    return 1000 * mpjpe(rooted, truth)["mpjpe21"], 1000 * pa_mpjpe(shaped, truth)["pa_mpjpe21"]
+
+
+def report(scores: Scores, constant: ConstantPose) -> tuple[str, dict[str, float]]:
+    """The table, and its figures by name."""
+    tracked = errors_mm(scores.tracked, scores.truth, constant)
+    given = errors_mm(scores.true_crop, scores.truth, constant)
+    nothing = errors_mm(np.full_like(scores.truth, np.nan), scores.truth, constant)
+    found = ~np.isnan(scores.tracked).any(axis=(1, 2))
+    lines = [
+        f"labels {len(scores.truth)}, hand found at {100 * found.mean():.1f} %",
+        f"{'mm':28}{'MPJPE':>8}{'PA-MPJPE':>10}",
+        *(
+            f"{name:28}{a.mean():8.1f}{b.mean():10.1f}"
+            for name, (a, b) in (
+                ("crop found from events", tracked),
+                ("crop from truth", given),
+                ("best constant pose", nothing),
+            )
+        ),
+        "by events a window           " + "MPJPE   PA   (constant: MPJPE   PA)",
+    ]
+    edges = np.quantile(scores.events, np.linspace(0, 1, 6))
+    for low, high in zip(edges[:-1], edges[1:], strict=True):
+        chosen = (scores.events >= low) & ((scores.events < high) | (high == edges[-1]))
+        if chosen.any():
+            values = [e[chosen].mean() for e in (*tracked, *nothing)]
+            lines.append(
+                f"  {low:7.0f} to {high:7.0f}        " + "{:6.1f} {:5.1f}           {:6.1f} {:5.1f}".format(*values)
+            )
+    figures = {
+        "mpjpe_mm": tracked[0].mean(), "pa_mpjpe_mm": tracked[1].mean(),
+        "true_crop_mpjpe_mm": given[0].mean(), "true_crop_pa_mpjpe_mm": given[1].mean(),
+        "constant_mpjpe_mm": nothing[0].mean(), "constant_pa_mpjpe_mm": nothing[1].mean(), "found": found.mean(),
+    }  # fmt: skip
+    return "\n".join(lines), {name: round(float(value), 3) for name, value in figures.items()}
+
+
+def training_joints(config: ClipConfig, clips: int, seed: int) -> np.ndarray:
+    """Joints of short clips of training subjects, six a clip."""
+    short = replace(config, duration_us=210_000)
+    joints = [simulate_clip(short, seed, i).joints_m for i in progress_bar(range(clips), "constant pose")]
+    return np.concatenate(joints)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--model", default="small", help="a model that ships with evhands, or a checkpoint")
+    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of a clip")
+    parser.add_argument("--constant-clips", type=int, default=400)
+    parser.add_argument("--constant", type=Path, help=".npz of a constant pose: read if it is there, else written")
+    parser.add_argument("--seed", type=int, default=20260)
+    parser.add_argument("--orientation", default="frontal", choices=("frontal", "wide"))
+    parser.add_argument("--raw", action="store_true", help="without the tracker's smoothing filter")
+    parser.add_argument("--json", type=Path, help="write the figures there too")
+    options = parser.parse_args()
+    config = ClipConfig(orientation=options.orientation, duration_us=round(1e6 * options.seconds))
+    if options.constant is not None and options.constant.exists():
+        with np.load(options.constant) as file:
+            constant = ConstantPose(file["rooted"], file["shape"])
+    else:
+        constant = fit_constant_pose(training_joints(config, options.constant_clips, options.seed + 1))
+        if options.constant is not None:
+            np.savez(options.constant, rooted=constant.rooted, shape=constant.shape)
+    held_out = replace(config, subjects=TEST_SUBJECTS)
+    parts, tracker = [], None
+    for i in progress_bar(range(options.clips), "test clips"):
+        clip = simulate_clip(held_out, options.seed, i)
+        tracker = tracker or make_tracker(options.model, clip.camera, "right", "cpu", smooth=not options.raw)
+        parts.append(score_clip(clip, replace(tracker, camera=clip.camera)))
+    text, figures = report(Scores.concatenate(parts), constant)
+    print(text)
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
