@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from evhands.models.checkpoint import CheckpointMeta, code_version, load_model, read_checkpoint, save_checkpoint
+from evhands.models.detector import Detector, DetectorConfig
 from evhands.models.flow import FlowConfig, FlowNet
 from evhands.models.paper import PaperConfig, PaperEstimator
+from evhands.models.small import SmallConfig, SmallEstimator
 from evhands.types import InputError
 
 TINY = FlowConfig(base_channels=2, levels=2, residual_blocks=1)
@@ -29,7 +31,15 @@ def _tiny_paper() -> PaperEstimator:
     return PaperEstimator(replace(config, pose=replace(pose, encoder=encoder)))
 
 
-@pytest.mark.parametrize(("name", "make"), [("flow", lambda: FlowNet(TINY)), ("paper", _tiny_paper)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("flow", lambda: FlowNet(TINY)),
+        ("paper", _tiny_paper),
+        ("small", lambda: SmallEstimator(SmallConfig(channels=(8, 8, 8), memory=8))),
+        ("detector", lambda: Detector(DetectorConfig())),
+    ],
+)
 def test_a_file_rebuilds_its_model_alone(tmp_path, name, make):
     model = make()
     save_checkpoint(tmp_path / "m.pt", name, model, META)
@@ -86,6 +96,8 @@ def test_wrong_files_are_told(tmp_path):
         read_checkpoint(good, wanted="paper")
     with pytest.raises(InputError, match="no model 'teapot'"):
         load_model("teapot")
+    with pytest.raises(InputError, match="alone gives no hand poses"):
+        load_model(good)
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path):

@@ -7,6 +7,7 @@ dicts), state_dict, meta. It is read with `weights_only=True` and `strict=True`.
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import subprocess
 import typing
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from evhands.files import replacing
+from evhands.models.detector import Detector
+from evhands.models.estimator import Estimator
 from evhands.types import InputError
 
 FORMAT = "evhands.checkpoint"
@@ -34,13 +37,26 @@ MODELS: dict[str, tuple[str, str, str]] = {
 """Model name -> (module, config class, model class); imported when used. A model is built as `Model(config)`."""
 
 
+def code_version() -> str:
+    """The version of evhands, with the commit where it runs from its repository."""
+    here = Path(__file__)
+
+    def git(*words: str) -> str:
+        command = ["git", *words]
+        return subprocess.run(command, cwd=here.parent, capture_output=True, text=True).stdout.strip()
+
+    # Installed into an environment inside some other repository, the commit there would tell nothing of ours.
+    tracked = shutil.which("git") and git("ls-files", here.name)
+    return version("evhands") + (f"+{git('describe', '--always', '--dirty')}" if tracked else "")
+
+
 @dataclass(frozen=True, kw_only=True)
 class CheckpointMeta:
     """Where weights come from; `figures` are the numbers measured with them, under their names."""
 
     data: dict[str, Any] = field(default_factory=dict)
     """Data sets and their split, in plain types."""
-    code_version: str = ""
+    code_version: str = field(default_factory=code_version)
     seed: int = 0
     command: str = ""
     figures: dict[str, float] = field(default_factory=dict)
@@ -101,7 +117,7 @@ def read_checkpoint(path: Path | str, *, wanted: str | None = None) -> Checkpoin
     return Checkpoint(name, model.eval(), meta)
 
 
-def load_model(name_or_path: Path | str) -> tuple[nn.Module, nn.Module]:
+def load_model(name_or_path: Path | str) -> tuple[Estimator, Detector]:
     """(estimator, detector): a model that ships with evhands by its name, or a checkpoint file, with our detector."""
     shipped = ASSETS / f"{name_or_path}.pt"
     path = shipped if shipped.exists() else Path(name_or_path)
@@ -111,8 +127,14 @@ def load_model(name_or_path: Path | str) -> tuple[nn.Module, nn.Module]:
             f"There is no model {str(name_or_path)!r}: wanted one that ships with evhands "
             f"({', '.join(names) or 'none'}) or the path of a checkpoint. Check the name."
         )
-    detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector")
-    return read_checkpoint(path).model, detector.model
+    found = read_checkpoint(path)
+    if not isinstance(found.model, Estimator):
+        raise InputError(
+            f"{path} holds a {found.name!r}, which alone gives no hand poses; wanted an estimator such as 'small'. "
+            "Choose the checkpoint of an estimator."
+        )
+    detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
+    return found.model, typing.cast(Detector, detector)
 
 
 def from_dict(kind: type[Any], values: dict[str, Any]) -> Any:
@@ -122,15 +144,6 @@ def from_dict(kind: type[Any], values: dict[str, Any]) -> Any:
     if unknown:
         raise TypeError(f"{kind.__name__} has no {', '.join(unknown)}; it has {', '.join(hints)}.")
     return kind(**{key: _restored(hints[key], value) for key, value in values.items()})
-
-
-def code_version() -> str:
-    """The version of evhands, with the commit where it runs from a repository."""
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    commit = f"+{answer.stdout.strip()}" if answer.returncode == 0 else ""
-    return version("evhands") + commit
 
 
 def _restored(hint: Any, value: Any) -> Any:
