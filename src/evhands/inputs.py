@@ -21,7 +21,8 @@ OVERVIEW_SIZE = (88, 64)
 
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
-    """What a network wants to see. Lengths in microseconds; `crop_scale` is side of the crop / larger extent of the joints."""
+    """What a network wants to see. Lengths in microseconds; `crop_scale` is side of the crop / larger extent of the
+    joints."""
 
     size_px: int = 96
     window_us: int = 66_667

@@ -1,7 +1,7 @@
 """The training loop: one readable file on Lightning Fabric. What is trained, and how, is a recipe.
 
-A run is a folder: `config.json`, `last.pt` (everything needed to go on), `model.pt` (the averaged weights, a checkpoint of
-evhands), `log.csv` and tensorboard events. The same command goes on where it stopped.
+A run is a folder: `config.json`, `last.pt` (everything needed to go on), `model.pt` (the averaged weights, a checkpoint
+of evhands), `log.csv` and tensorboard events. The same command goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -137,9 +137,9 @@ class Camera:
 class HandPose:
     """A hand (or any batch of hands of one side) in the frame of a camera, in parameters of one hand model.
 
-    orientation: global rotation vector about the wrist. wrist: position of the wrist joint in metres (MANO: trans + J0).
-    joints: rotation vectors of the 15 finger joints in `mano16` order without the wrist, the model's mean pose INCLUDED.
-    shape: the first 10 shape coefficients.
+    orientation: global rotation vector about the wrist. wrist: position of the wrist joint in metres (MANO: trans + J0
+    of the shaped rest hand). joints: rotation vectors of the 15 finger joints in `mano16` order without the wrist, the
+    model's mean pose INCLUDED. shape: the first 10 shape coefficients.
     """
 
     side: Side

@@ -1,7 +1,8 @@
-"""Training samples on disk: short clips as rows of memory-mapped .npy files that can grow while a network trains on them.
+"""Training samples on disk: short clips as rows of memory-mapped .npy files, which may grow during training.
 
-A row is one clip: its windows already seen through jittered crops by the one preprocessing path (`evhands.inputs`), quantised
-to bytes, with the truth beside them. A shard appears under its name only when it is whole, so a reader may look at any time.
+A row is one clip: its windows already seen through jittered crops by the one preprocessing path (`evhands.inputs`),
+quantised to bytes, with the truth beside them. A shard appears under its name only when it is whole, so a reader may
+look at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from evhands.types import Camera, Events, HandPose
 
 @dataclass(frozen=True, kw_only=True)
 class ShardConfig:
-    """How clips become rows. Jitters imitate a tracker that follows a hand: a part that stays for the clip, a part a window."""
+    """How clips become rows. Jitters imitate a tracker that follows a hand: a part that stays for the clip, a part a
+    window."""
 
     inputs: InputConfig = InputConfig()
     windows: int = 11
@@ -102,8 +104,10 @@ def _overview_box(joints_px: np.ndarray, camera: Camera) -> np.ndarray:
     return np.array([*((low + high) / 2), (high - low).max()])
 
 
-def write_shard(folder: Path, number: int, make_clip: Callable[[int], LabelledClip], config: ShardConfig, seed: int) -> Path:
-    """Make shard `number`: clips number * n .. (number + 1) * n - 1 of the seed. A shard that is there already is kept."""
+def write_shard(
+    folder: Path, number: int, make_clip: Callable[[int], LabelledClip], config: ShardConfig, seed: int
+) -> Path:
+    """Make shard `number`: clips number * n .. (number + 1) * n - 1 of the seed. A shard that is there is kept."""
     path = folder / f"shard-{number:05d}.npy"
     if path.exists():
         return path

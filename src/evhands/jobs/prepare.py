@@ -36,7 +36,9 @@ def prepare(
         workers: processes; one a core.
     """
     config = ShardConfig()
-    jobs = [("val", k) for k in range(_shards(val_clips, config))] + [("train", k) for k in range(_shards(clips, config))]
+    jobs = [("val", k) for k in range(_shards(val_clips, config))] + [
+        ("train", k) for k in range(_shards(clips, config))
+    ]
     out.mkdir(parents=True, exist_ok=True)
     _write_card(out, config, seed, wide)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -93,5 +95,3 @@ def _shard(arguments: tuple[Path, int, str, ShardConfig, int, float]) -> Path:
         return LabelledClip(clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m)
 
     return write_shard(folder, number, make, config, seed)
-
-

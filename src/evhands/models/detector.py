@@ -1,7 +1,8 @@
 """The detector: where in the whole image is the hand, from the events of one window alone.
 
-A small fully convolutional network reads a shrunken LNES image (88 x 64), wide enough in its receptive field to tell a hand from its
-forearm, and says for every cell of 4 x 4 pixels how likely the hand's centre lies there, where in the cell, and how large the hand is.
+A small fully convolutional network reads a shrunken LNES image (88 x 64), wide enough in its receptive field to tell a
+hand from its forearm, and says for every cell of 4 x 4 pixels how likely the hand's centre lies there, where in the
+cell, and how large the hand is.
 """
 
 from __future__ import annotations
@@ -44,7 +45,11 @@ class Detector(nn.Module):
         self.config = config
         c = config.channels
         layers: list[nn.Module] = []
-        for inputs, outputs, stride, dilation in [(2, 24, 2, 1), (24, c, 2, 1), *((c, c, 1, d) for d in config.dilations)]:
+        for inputs, outputs, stride, dilation in [
+            (2, 24, 2, 1),
+            (24, c, 2, 1),
+            *((c, c, 1, d) for d in config.dilations),
+        ]:
             layers += [
                 nn.Conv2d(inputs, outputs, 3, stride, dilation, dilation, bias=False),
                 nn.BatchNorm2d(outputs),
@@ -55,13 +60,15 @@ class Detector(nn.Module):
         self.head = nn.Conv2d(c, 4, 1)
 
     def forward(self, image: Tensor) -> Tensor:
-        """(B, 2, 64, 88) LNES -> (B, 4, 16, 22): logit of the centre, its offset in the cell (x, y, in cells), log extent / 16."""
+        """(B, 2, 64, 88) LNES -> (B, 4, 16, 22): logit of the centre, its offset in the cell (x, y, in cells), log
+        extent / 16."""
         features = self.features(image)
         return self.head(F.relu(features + self.context(features.mean(dim=(2, 3), keepdim=True))))
 
     @torch.inference_mode()
     def detect(self, window: EventWindow, camera: Camera, least_events: int = 50) -> Detection | None:
-        """The most likely hand in the undistorted image of `camera`; None where the window holds fewer than `least_events`."""
+        """The most likely hand in the undistorted image of `camera`; None where the window holds fewer than
+        `least_events`."""
         if len(window.events) < least_events:
             return None
         device = self.head.weight.device
@@ -78,7 +85,8 @@ class Detector(nn.Module):
 
 
 def detector_losses(maps: Tensor, boxes: Tensor) -> dict[str, Tensor]:
-    """Named losses (B,) of `Detector.forward` against boxes (B, 3): centre x, y and extent in pixels of the small image.
+    """Named losses (B,) of `Detector.forward` against boxes (B, 3): centre x, y and extent in pixels of the small
+    image.
 
     place: cross-entropy of the cell that holds the centre; offset: distance in cells there; extent: |log ratio| there.
     """

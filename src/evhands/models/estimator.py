@@ -1,4 +1,5 @@
-"""What every estimator of this toolbox is: a network from the images of a crop to a hand pose, with its memory passed in and out."""
+"""What every estimator of this toolbox is: a network from the images of a crop to a hand pose, with its memory passed
+in and out."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Estimator(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, inputs: dict[str, Tensor], state: State) -> tuple[Prediction, State]:
-        """Poses of `b` crops in their own cameras, and the memory after them. Inputs as `evhands.inputs.crop_inputs`."""
+        """Poses of `b` crops in their own cameras, and the memory after them. Inputs as
+        `evhands.inputs.crop_inputs`."""
 
     @abstractmethod
     def to_camera(self, pose: HandPose, crop: Camera, camera: Camera) -> HandPose:
@@ -51,10 +53,7 @@ class Estimator(nn.Module, ABC):
             prediction = _mirrored(prediction)
         pose = HandPose(
             side,
-            *(
-                getattr(prediction.pose, name)[0].cpu().numpy()
-                for name in ("orientation", "wrist", "joints", "shape")
-            ),
+            *(getattr(prediction.pose, name)[0].cpu().numpy() for name in ("orientation", "wrist", "joints", "shape")),
             prediction.pose.hand_model,
         )
         flow = None if prediction.flow is None else prediction.flow[0].cpu().numpy()
@@ -75,5 +74,7 @@ def _mirrored(prediction: Prediction) -> Prediction:
     flow = None
     if prediction.flow is not None:
         flow = prediction.flow.flip(-1) * prediction.flow.new_tensor((-1.0, 1.0))[:, None, None]
-    mirrored = HandPose("left", pose.orientation * turn, pose.wrist * place, pose.joints * turn, pose.shape, pose.hand_model)
+    mirrored = HandPose(
+        "left", pose.orientation * turn, pose.wrist * place, pose.joints * turn, pose.shape, pose.hand_model
+    )
     return Prediction(mirrored, prediction.confidence, flow)

@@ -2,9 +2,10 @@
 
 Design (ours). A convolutional encoder reads the crop down to 6 x 6 cells, a ConvGRU keeps memory there, and a decoder
 leads back to 24 x 24 cells, where 21 heat maps give each joint's pixel (soft-argmax) and relative depth: 2.5D joints
-(Iqbal et al., ECCV 2018). Features gathered under the heat maps give the articulation in the hand model's space of natural poses and the
-shape. Orientation, distance and place then follow in closed form: the similarity transform that lays the articulated
-hand on the 2.5D joints. Convolutions localise well and regression articulates well; neither has to learn the camera.
+(Iqbal et al., ECCV 2018). Features gathered under the heat maps give the articulation in the hand model's space of
+natural poses and the shape. Orientation, distance and place then follow in closed form: the similarity transform that
+lays the articulated hand on the 2.5D joints. Convolutions localise well and regression articulates well; neither has to
+learn the camera.
 
 Everything is said in a virtual camera that looks along the centre of the crop, so that the same picture means
 the same pose wherever in the sensor's image the crop was cut. Shapes: B batch, T windows, S crop side, J = 21.
@@ -46,16 +47,18 @@ class SmallConfig:
 
     def __post_init__(self) -> None:
         if self.inputs.size_px % 16:
-            raise ValueError(f"inputs.size_px is {self.inputs.size_px}: the encoder halves it four times, use a multiple of 16")
+            raise ValueError(
+                f"inputs.size_px is {self.inputs.size_px}: the encoder halves it four times, use a multiple of 16"
+            )
         if self.flow and not self.inputs.voxel_bins:
             raise ValueError("flow=True reads a voxel grid: set inputs.voxel_bins (5)")
 
 
 @dataclass(frozen=True)
 class SmallOutput:
-    """What the heads say, in the virtual camera. uv: joints in the crop, -1 to 1 from edge to edge. depth: (z - z_palm) / z_palm
-    times the focal length, in half crop sides, so that all three axes have one unit. log_error: log of the expected
-    error of a joint in that unit. coefficients, shape: of the hand model."""
+    """What the heads say, in the virtual camera. uv: joints in the crop, -1 to 1 from edge to edge. depth: (z - z_palm)
+    / z_palm times the focal length, in half crop sides, so that all three axes have one unit. log_error: log of the
+    expected error of a joint in that unit. coefficients, shape: of the hand model."""
 
     uv: Tensor
     depth: Tensor
@@ -67,7 +70,8 @@ class SmallOutput:
 
 @dataclass(frozen=True)
 class Decoded:
-    """A hand laid on the 2.5D joints, in the virtual camera. joints (.., 21, 3) m; the others as in `HandPose`, rotation (.., 3, 3).
+    """A hand laid on the 2.5D joints, in the virtual camera. joints (.., 21, 3) m; the others as in `HandPose`,
+    rotation (.., 3, 3).
 
     canonical: the 21 joints with the wrist at zero and no global rotation.
     """
@@ -81,7 +85,9 @@ class Decoded:
 
 def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
     )
 
 
@@ -100,7 +106,8 @@ class _Block(nn.Module):
 
 
 class _ConvGRU(nn.Module):
-    """Memory of every cell: gates from the input (1 x 1) and from the state's neighbourhood (depthwise 3 x 3, then 1 x 1).
+    """Memory of every cell: gates from the input (1 x 1) and from the state's neighbourhood (depthwise 3 x 3, then
+    1 x 1).
 
     h' = (1 - z) h + z n as in the paper's ConvGRU, at a twentieth of its cost.
     """
@@ -127,7 +134,7 @@ class _ConvGRU(nn.Module):
 
 
 class _FlowBranch(nn.Module):
-    """Light flow: voxel grid -> features at a quarter of the resolution -> flow there, in pixels of the crop per window."""
+    """Light flow: voxel grid -> features at a quarter of the resolution -> flow there, in crop pixels a window."""
 
     def __init__(self, bins: int, channels: int):
         super().__init__()
@@ -168,7 +175,9 @@ class SmallNetwork(nn.Module):
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, lnes_TBCHW: Tensor, state: Tensor, voxel_TBCHW: Tensor | None = None) -> tuple[SmallOutput, Tensor]:
+    def forward(
+        self, lnes_TBCHW: Tensor, state: Tensor, voxel_TBCHW: Tensor | None = None
+    ) -> tuple[SmallOutput, Tensor]:
         """Images (T, B, 2, S, S) of T consecutive windows -> outputs with leading (T, B)."""
         T, B = lnes_TBCHW.shape[:2]
         x = lnes_TBCHW.flatten(0, 1).to(memory_format=torch.channels_last)
@@ -266,7 +275,9 @@ class SmallEstimator(Estimator):
             self.hand.name,
         )
         confidence = torch.exp(-4 * output.log_error.exp().mean(dim=-1))
-        flow = None if output.flow is None else F.interpolate(output.flow, size=inputs["lnes"].shape[-2:], mode="bilinear")
+        flow = (
+            None if output.flow is None else F.interpolate(output.flow, size=inputs["lnes"].shape[-2:], mode="bilinear")
+        )
         return Prediction(pose, confidence, flow), state
 
     def decode(self, output: SmallOutput, K: Tensor) -> Decoded:
@@ -285,7 +296,9 @@ class SmallEstimator(Estimator):
         lead = target.shape[:-2]
         weights = torch.exp(-2 * output.log_error.detach()).clamp(max=1e4)
         weights = weights / weights.sum(dim=-1, keepdim=True)
-        rotation, offset, scale = _similarity(canonical.reshape(-1, 21, 3), target.reshape(-1, 21, 3), weights.reshape(-1, 21))
+        rotation, offset, scale = _similarity(
+            canonical.reshape(-1, 21, 3), target.reshape(-1, 21, 3), weights.reshape(-1, 21)
+        )
         rotation, offset = rotation.reshape(*lead, 3, 3), offset.reshape(*lead, 3)
         distance = 1 / scale.reshape(lead).clamp(min=0.05)
         wrist = offset * distance[..., None]
@@ -305,7 +318,12 @@ class SmallEstimator(Estimator):
         turn = ray_rotation(np.array([x, y, 1.0]))
         orientation = (Rotation.from_matrix(turn) * Rotation.from_rotvec(pose.orientation)).as_rotvec()
         return HandPose(
-            pose.side, orientation.astype(np.float32), (turn @ pose.wrist).astype(np.float32), pose.joints, pose.shape, pose.hand_model
+            pose.side,
+            orientation.astype(np.float32),
+            (turn @ pose.wrist).astype(np.float32),
+            pose.joints,
+            pose.shape,
+            pose.hand_model,
         )
 
 

@@ -40,7 +40,7 @@ class SmallLossWeights:
 def small_target(
     joints_m: Tensor, orientation: Tensor, joint_rotvecs: Tensor, shape: Tensor, K: Tensor, size_px: int
 ) -> SmallTarget:
-    """Truth in the virtual camera from joints (.., 21, 3) m and orientation (.., 3) in the camera's frame, K of the crop."""
+    """Truth in the virtual camera from joints (.., 21, 3) m and orientation (.., 3) in the camera, K of the crop."""
     R_camera_virtual = virtual_rotation(K, size_px)
     joints = joints_m @ R_camera_virtual
     pixels = joints_m[..., :2] / joints_m[..., 2:] * torch.stack([K[..., 0, 0], K[..., 1, 1]], -1)[..., None, :]
@@ -55,8 +55,8 @@ def small_target(
 def small_losses(output: SmallOutput, decoded: Decoded, target: SmallTarget) -> dict[str, Tensor]:
     """Named losses, one value a sample (..): mean distances over the 21 joints, root-aligned where they are in 3D.
 
-    Names are those of `SmallLossWeights`. `log_error` is the negative log-likelihood of a Laplace distribution of the 2.5D error, which only
-    teaches the expected error (the error itself is detached).
+    Names are those of `SmallLossWeights`. `log_error` is the negative log-likelihood of a Laplace distribution of the
+    2.5D error, which only teaches the expected error (the error itself is detached).
     """
     uv = (output.uv - target.uv).norm(dim=-1)
     depth = (output.depth - target.depth).abs()

@@ -62,7 +62,8 @@ SEGMENTS = 18
 
 
 def draw_forearm(hand: Surface, rng: np.random.Generator) -> Forearm:
-    """A forearm that continues the hand's own wrist, 40 cm long (so that its end is rarely in view), growing towards the elbow."""
+    """A forearm that continues the hand's own wrist, 40 cm long (so that its end is rarely in view), growing towards
+    the elbow."""
     behind = hand.vertices[hand.vertices[:, 0] > np.percentile(hand.vertices[:, 0], 96)]
     centre = (behind.min(0) + behind.max(0)) / 2
     half = (behind.max(0) - behind.min(0))[1:] / 2
@@ -173,7 +174,8 @@ def _solid_noise(points: np.ndarray, length_m: float, rng: np.random.Generator) 
 
 
 def draw_background(size: Size, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, float | str]]:
-    """A wall with a gradient, band-limited texture, and in half of the clips clutter: light (height, width) and tags."""
+    """A wall with a gradient, band-limited texture, and in half of the clips clutter: light (height, width) and
+    tags."""
     width, height = size
     level = float(np.exp(rng.uniform(math.log(0.05), math.log(0.9))))
     log_light = np.full((height, width), math.log(level), np.float32)

@@ -17,9 +17,7 @@ NEAR_M = 0.05
 """Triangles with a corner nearer than this are left out."""
 
 
-def image_boxes(
-    vertices: np.ndarray, K: np.ndarray, size: Size, margin: int = 3
-) -> tuple[np.ndarray, list[Box]]:
+def image_boxes(vertices: np.ndarray, K: np.ndarray, size: Size, margin: int = 3) -> tuple[np.ndarray, list[Box]]:
     """Pixels (n, v, 2) float32 of the vertices (n, v, 3), and per image the box inside the sensor they can touch.
 
     A box without area means that nothing is in view.

@@ -1,4 +1,5 @@
-"""Event files: `open_events` reads every known format chunk by chunk, `write_events` writes HDF5, npz, aedat4 and text."""
+"""Event files: `open_events` reads every known format chunk by chunk, `write_events` writes HDF5, npz, aedat4 and
+text."""
 
 from evhands.events.io.base import EventFile, Frame, Triggers
 from evhands.events.io.columns import RecordingWarning

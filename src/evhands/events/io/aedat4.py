@@ -1,8 +1,9 @@
 """iniVation .aedat4 recordings, read packet by packet so that damaged and truncated files give what is whole in them.
 
-A file is a magic line, a size-prefixed flatbuffer header (compression, position of the closing table, XML that describes
-the streams), then packets: stream number (int32), byte count (int32), a size-prefixed flatbuffer compressed as an LZ4 or
-Zstandard frame of its own. The closing table of contents is needed for random access only and not read here.
+A file is a magic line, a size-prefixed flatbuffer header (compression, position of the closing table, XML that
+describes the streams), then packets: stream number (int32), byte count (int32), a size-prefixed flatbuffer compressed
+as an LZ4 or Zstandard frame of its own. The closing table of contents is needed for random access only and not read
+here.
 """
 
 from __future__ import annotations
@@ -122,7 +123,8 @@ class Aedat4File(EventFile):
                         walk.damaged.append(str(error))
 
     def _packet_header(self, file: BinaryIO, total: int, walk: _Walk) -> tuple[int, int] | None:
-        """(stream, byte count) of the packet that begins here; None at the end, with the reason if it is not the true one."""
+        """(stream, byte count) of the packet that begins here; None at the end, with the reason if it is not the true
+        one."""
         position = file.tell()
         if position == self.table_position:
             walk.read_fraction = 1.0
@@ -132,7 +134,7 @@ class Aedat4File(EventFile):
             walk.ending = "it was never closed (cut off, or the recorder was stopped)"
             return None
         number, length = (int.from_bytes(header[i : i + 4], "little", signed=True) for i in (0, 4))
-        if len(header) < 8 or (number in self.streams and 0 < length and position + 8 + length > total):
+        if len(header) < 8 or (number in self.streams and length > 0 and position + 8 + length > total):
             walk.ending = "it is cut off in the middle of a packet"
             return None
         if number not in self.streams or not 0 < length <= _MAX_PACKET:
@@ -142,7 +144,9 @@ class Aedat4File(EventFile):
 
     def _warn(self, walk: _Walk, read_events: int) -> None:
         if walk.damaged:
-            walk.ending = f"{walk.ending or 'it is damaged'}; {len(walk.damaged)} packets were skipped ({walk.damaged[0]})"
+            walk.ending = (
+                f"{walk.ending or 'it is damaged'}; {len(walk.damaged)} packets were skipped ({walk.damaged[0]})"
+            )
         if walk.ending is not None:
             warn_partial(self.path, walk.ending, read_events, walk.read_fraction)
 
@@ -160,11 +164,19 @@ def open_aedat4(path: Path, *, size: Size | None = None, salvage: bool = False) 
     events = [number for number, kind in streams.items() if kind == "EVTS"]
     if not events:
         kinds = ", ".join(streams.values()) or "none"
-        raise InputError(f"{path} is an .aedat4 file without an event stream (its streams: {kinds}). Wanted one with events.")
+        raise InputError(
+            f"{path} is an .aedat4 file without an event stream (its streams: {kinds}). Wanted one with events."
+        )
     result = Aedat4File(
-        path=path, size=size or sizes.get(events[0], (0, 0)), format="aedat4", salvage=salvage,
+        path=path,
+        size=size or sizes.get(events[0], (0, 0)),
+        format="aedat4",
+        salvage=salvage,
         details={"compression": COMPRESSIONS[compression], "streams": ", ".join(streams.values())},
-        streams=streams, event_stream=events[0], compression=compression, packets_start=packets_start,
+        streams=streams,
+        event_stream=events[0],
+        compression=compression,
+        packets_start=packets_start,
         table_position=table_position,
     )
     if all(result.size):
@@ -267,7 +279,8 @@ def _frame(table: Table, payload: bytes) -> Frame:
 
 
 def _trigger_packet(packet: Table) -> Triggers:
-    """Trigger types: 0 reset, 1/2/3 signal rising/falling/pulse, 4/5 generator rising/falling, 6-9 frames and exposures."""
+    """Trigger types: 0 reset, 1/2/3 signal rising/falling/pulse, 4/5 generator rising/falling, 6-9 frames and
+    exposures."""
     items: list[Any] = [(item.scalar(0, "q"), item.scalar(1, "b")) for item in packet.tables(0)]
     table = np.array(items, np.int64).reshape(-1, 2)
     return Triggers(table[:, 0], table[:, 1], np.isin(table[:, 1], (1, 4)))

@@ -32,7 +32,8 @@ class Frame:
 class Triggers:
     """External-trigger and special signals: times, a number each (Prophesee: channel id; aedat4: type), and the edge.
 
-    `rising` is True for rising edges, which aedat4 names in the type (1 and 4 rising, 2 and 5 falling; see `aedat4.py`).
+    `rising` is True for rising edges, which aedat4 names in the type (1 and 4 rising, 2 and 5 falling; see
+    `aedat4.py`).
     """
 
     t_us: Int64[np.ndarray, " n"]

@@ -99,7 +99,12 @@ def open_npz(
             "contents stands at its end, so a file cut off cannot be read; copy it again."
         ) from error
     result = NpzFile(
-        path=path, size=named or (1, 1), format="npz", salvage=salvage, columns=columns, count=count,
+        path=path,
+        size=named or (1, 1),
+        format="npz",
+        salvage=salvage,
+        columns=columns,
+        count=count,
         time_unit=time_unit or named_unit or detect_time_unit(times),
     )
     if named is not None:
@@ -127,8 +132,8 @@ def _find_columns(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, _Colu
         table = next((n for n in ("events", "arr_0") if n in members), names[0] if len(names) == 1 else None)
         if table is None:
             raise InputError(
-                f"{path} holds the arrays {', '.join(names) or 'none'}. Wanted x, y, t_us (or t, ts) and p (or pol), or "
-                "one array `events` of N x 4; rename or save them so."
+                f"{path} holds the arrays {', '.join(names) or 'none'}. Wanted x, y, t_us (or t, ts) and p (or pol), "
+                "or one array `events` of N x 4; rename or save them so."
             )
         columns, unit = _table_columns(archive, members[table], path)
     lengths = set()
@@ -174,7 +179,7 @@ def write_npz(path: Path, stream: EventStream) -> None:
     """Write an `EventStream` as x, y, t_us, p and size; the columns wait in temporary files beside `path`."""
     kinds = {"x": np.uint16, "y": np.uint16, "t_us": np.int64, "p": np.bool_}
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".evhands-") as folder:
-        files = {name: open(Path(folder) / name, "w+b") for name in kinds}
+        files = {name: (Path(folder) / name).open("w+b") for name in kinds}
         try:
             count = 0
             for events in stream:

@@ -1,8 +1,9 @@
 """Prophesee recordings: .raw with EVT 2.0 or EVT 3.0 words, and .dat with 2D (CD) events.
 
-All begin with lines of text, each starting with `%`. Dialects of .raw: `% evt 3.0` or `% format EVT3;width=..;height=..`,
-the size in the latter or as `% geometry 1280x720`, else known from the name of the sensor plugin, else found by reading
-the file. A .dat gives `% Width`, `% Height`, and two bytes after the text: event type and event size.
+All begin with lines of text, each starting with `%`. Dialects of .raw: `% evt 3.0` or `% format
+EVT3;width=..;height=..`, the size in the latter or as `% geometry 1280x720`, else known from the name of the sensor
+plugin, else found by reading the file. A .dat gives `% Width`, `% Height`, and two bytes after the text: event type and
+event size.
 """
 
 from __future__ import annotations
@@ -30,7 +31,13 @@ _DECODERS: dict[Encoding, tuple[Callable[..., tuple[int, int, int]], tuple[int, 
 """Kernel, its first state, bytes per word, bytes per record (what a truncated file must be a multiple of)."""
 
 _SENSORS: tuple[Size, ...] = ((320, 320), (640, 480), (1280, 720))
-_PLUGINS = {"genx320": (320, 320), "gen3": (640, 480), "gen4": (1280, 720), "imx636": (1280, 720), "imx646": (1280, 720)}
+_PLUGINS = {
+    "genx320": (320, 320),
+    "gen3": (640, 480),
+    "gen4": (1280, 720),
+    "imx636": (1280, 720),
+    "imx646": (1280, 720),
+}
 _CD_TYPES = (0x00, 0x0C)
 _MAX_HEADER = 1 << 20
 _BLOCK_BYTES = 4 << 20
@@ -60,7 +67,9 @@ class PropheseeFile(EventFile):
             yield RawChunk(*(column[:filled] for column in columns), fraction)
         rest = self._data_bytes() % _DECODERS[self.encoding][3]
         if rest:
-            warn_partial(self.path, f"it ends in the middle of a word ({rest} bytes too many)", total + filled, fraction)
+            warn_partial(
+                self.path, f"it ends in the middle of a word ({rest} bytes too many)", total + filled, fraction
+            )
 
     def triggers(self) -> Triggers:
         decode, first_state, _, _ = _DECODERS[self.encoding]
@@ -134,8 +143,8 @@ def _encoding(lines: list[str], path: Path) -> Encoding:
     version = f"{found[1]}.{found[2] or 0}" if found else "unknown"
     if version not in ("2.0", "3.0"):
         raise InputError(
-            f"{path} is a Prophesee recording in the encoding EVT {version}. Wanted EVT 2.0, EVT 3.0 or .dat; convert it "
-            "with the tools of the camera first (metavision_file_to_dat)."
+            f"{path} is a Prophesee recording in the encoding EVT {version}. Wanted EVT 2.0, EVT 3.0 or .dat; convert "
+            "it with the tools of the camera first (metavision_file_to_dat)."
         )
     return "EVT2" if version == "2.0" else "EVT3"
 
@@ -146,8 +155,8 @@ def _dat_start(path: Path, position: int) -> int:
         kind = file.read(2)
     if len(kind) < 2 or kind[0] not in _CD_TYPES or kind[1] != 8:
         raise InputError(
-            f"{path} is a .dat file whose events are of type {kind.hex() or 'nothing'}. Wanted 2D (CD) events of 8 bytes "
-            "(types 00 and 0c); other kinds, such as triggers alone, hold no picture."
+            f"{path} is a .dat file whose events are of type {kind.hex() or 'nothing'}. Wanted 2D (CD) events of 8 "
+            "bytes (types 00 and 0c); other kinds, such as triggers alone, hold no picture."
         )
     return position + 2
 

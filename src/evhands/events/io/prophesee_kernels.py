@@ -1,11 +1,12 @@
 """Decoders of the Prophesee word formats: one pass, state carried from block to block, one thread.
 
 Every kernel takes the words of a block and the state left by the block before, fills the output columns until they are
-nearly full, and returns (words used, events, triggers). Sources: the EVT 2.0, EVT 3.0 and DAT format pages of Prophesee.
+nearly full, and returns (words used, events, triggers). Sources: the EVT 2.0, EVT 3.0 and DAT format pages of
+Prophesee.
 
-State of EVT 3.0 (int64): 0 time base of the wraps, 1 TIME_HIGH (-1 = none yet), 2 TIME_LOW, 3 y, 4 x base, 5 polarity of
-the vector. State of EVT 2.0: 0 time base of the wraps, 1 TIME_HIGH (-1 = none yet). State of DAT: 0 time base, 1 last time.
-Events and triggers before the first TIME_HIGH have no time and are skipped.
+State of EVT 3.0 (int64): 0 time base of the wraps, 1 TIME_HIGH (-1 = none yet), 2 TIME_LOW, 3 y, 4 x base, 5 polarity
+of the vector. State of EVT 2.0: 0 time base of the wraps, 1 TIME_HIGH (-1 = none yet). State of DAT: 0 time base, 1
+last time. Events and triggers before the first TIME_HIGH have no time and are skipped.
 """
 
 from __future__ import annotations

@@ -22,20 +22,23 @@ _READERS = {
 _WITH_TIME_UNIT = ("hdf5", "npz", "text")
 _HINTS = {
     "video": "is a video. Wanted events: make them with `evhands convert VIDEO events.h5` first",
-    "aedat-old": "is an AEDAT recording of an old version. Wanted AEDAT 4.0: convert it in the DV software of iniVation",
+    "aedat-old": "is an AEDAT recording of an old version. Wanted AEDAT 4.0: convert it in iniVation's DV software",
     "rosbag": "is a ROS bag. Wanted an event file: export its events to HDF5 or text first",
     "image": "is a picture. Wanted an event recording",
     "empty": "is empty (0 bytes). Wanted an event recording; record or copy it again",
 }
-_WANTED = ".aedat4, Prophesee .raw (EVT 2.0 or 3.0) or .dat, HDF5 (evhands or DSEC layout), .npz, or text with one event a line"
+_WANTED = (
+    ".aedat4, Prophesee .raw (EVT 2.0 or 3.0) or .dat, HDF5 (evhands or DSEC layout), .npz, "
+    "or text with one event a line"
+)
 _HEAD_BYTES = 4096
 
 
 def recognise(path: Path | str) -> str:
     """What kind of file this is by its first bytes.
 
-    One of aedat4, prophesee, hdf5, npz, text (those `open_events` reads), video, aedat-old, rosbag, image, empty, unknown.
-    A file that is missing or cannot be read is an `InputError`.
+    One of aedat4, prophesee, hdf5, npz, text (those `open_events` reads), video, aedat-old, rosbag, image, empty,
+    unknown. A file that is missing or cannot be read is an `InputError`.
     """
     path = Path(path)
     try:
@@ -79,8 +82,8 @@ def open_events(
 
     `size` (width, height) and `time_unit` ("s" or "us") say what a file does not, and win over what it says; most files
     need neither. `salvage`: read what is sound of a recording with faults, see `EventFile`. Opening reads the header
-    only, unless the sensor size is found nowhere but in the events. Raises `InputError` where the file is missing, of an
-    unknown kind, or damaged beyond reading; a recording without events opens and yields nothing.
+    only, unless the sensor size is found nowhere but in the events. Raises `InputError` where the file is missing, of
+    an unknown kind, or damaged beyond reading; a recording without events opens and yields nothing.
     """
     path = Path(path)
     kind = recognise(path)

@@ -1,10 +1,10 @@
 """Events in text files, one a line: .csv and .txt of many dialects.
 
-Separators are commas, semicolons, blanks or tabs. A line of names says which column is which (`t_us,x,y,p`); without one
-it is found from the values (t x y p, x y t p, ...). Times with fractions are seconds, whole ones microseconds, unless the
-name gives the unit. Lines that begin with # are comments; one with two numbers joined by `x` or after the word `size`
-gives the sensor size, and so does a first line of two whole numbers; else it is (max x + 1, max y + 1). Ours: a comment
-with the size, then `t_us,x,y,p`.
+Separators are commas, semicolons, blanks or tabs. A line of names says which column is which (`t_us,x,y,p`); without
+one it is found from the values (t x y p, x y t p, ...). Times with fractions are seconds, whole ones microseconds,
+unless the name gives the unit. Lines that begin with # are comments; one with two numbers joined by `x` or after the
+word `size` gives the sensor size, and so does a first line of two whole numbers; else it is (max x + 1, max y + 1).
+Ours: a comment with the size, then `t_us,x,y,p`.
 """
 
 from __future__ import annotations
@@ -63,14 +63,19 @@ def open_text(
     roles, named_unit = roles_of(names)
     if names and len(roles) < 4:
         raise InputError(
-            f"{path}: its columns are named {', '.join(names)}. Wanted names for x, y, the time (t, t_us, timestamp) and "
-            "the polarity (p, polarity)."
+            f"{path}: its columns are named {', '.join(names)}. Wanted names for x, y, the time (t, t_us, timestamp) "
+            "and the polarity (p, polarity)."
         )
     sample = _sample(path, data_start, 1 + max(roles.values(), default=3))
     if not roles:
         roles = detect_roles(sample, path) if len(sample) else Roles(t=0, x=1, y=2, p=3)
     result = TextFile(
-        path=path, size=size or named_size or (1, 1), format="text", salvage=salvage, roles=roles, data_start=data_start,
+        path=path,
+        size=size or named_size or (1, 1),
+        format="text",
+        salvage=salvage,
+        roles=roles,
+        data_start=data_start,
         time_unit=time_unit or named_unit or detect_time_unit(sample[:, roles["t"]]),
         details={"columns": " ".join(sorted(roles, key=roles.__getitem__))},
     )
