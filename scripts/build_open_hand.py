@@ -145,7 +145,6 @@ def palm_field(points: Array, member: dict[str, Array], scale: Array) -> Array:
     """The palm scaled about the wrist by a share along each axis (forearm: not along x); digits are carried along."""
     roots = {f: JOINTS_MM[f"{f}1"] for f in FINGERS}
     carried = (1 - sum(member.values()))[:, None] * points + sum(member[f][:, None] * roots[f] for f in FINGERS)
-    carried = carried * (1, 1, 1)
     carried[:, 0] = np.minimum(carried[:, 0], 0)
     return carried * scale
 
@@ -160,7 +159,7 @@ def shape_directions(points: Array, member: dict[str, Array]) -> Array:
         return sum(member[f][:, None] * stretch(points, f, share) for f, share in amounts.items())  # type: ignore[return-value]
 
     along = -points[:, 0]
-    at_wrist = (1 - smoothstep(along / 45))[:, None]
+    at_wrist = (1 - smoothstep(along / 22))[:, None]  # ends where the thumb begins
     depth = (1 - sum(member.values()))[:, None] * smoothstep((along - 5) / 30)[:, None]
     hand_only = smoothstep((along + 5) / 40)[:, None]
     return np.stack(
