@@ -51,7 +51,7 @@ class OverlayStyle:
     on_colour: RGB = (0.36, 0.68, 1.00)
     off_colour: RGB = (0.96, 0.32, 0.36)
     mesh_colour: RGB = (0.98, 0.88, 0.79)
-    mesh_opacity: float = 0.46
+    mesh_opacity: float = 0.55
     bone_px: float = 3.0
     joint_px: float = 3.4
     supersampling: int = 2
@@ -79,15 +79,19 @@ def draw_events(events: Events, end_us: int, length_us: int, style: OverlayStyle
     """
     width, height = events.size
     age = np.clip((end_us - events.t_us) / length_us, 0.0, 1.0)
-    weight = 0.25 + 0.75 * (1.0 - age) ** 2
+    weight = 0.04 + (1.0 - age) ** 3
     pixel = events.y.astype(np.int64) * width + events.x
-    picture = np.empty((height * width, 3), np.float32)
-    picture[:] = style.background
-    for polarity, colour in ((False, style.off_colour), (True, style.on_colour)):
-        chosen = events.p == polarity
-        sums = np.bincount(pixel[chosen], weight[chosen], minlength=width * height)
-        strength = (1.0 - np.exp(-1.3 * sums)).astype(np.float32)[:, None]
-        picture += strength * (np.array(colour, np.float32) - picture)
+    off, on = (np.bincount(pixel[events.p == p], weight[events.p == p], width * height) for p in (False, True))
+    total = off + on
+    seen = total > 0
+    if not seen.any():
+        return np.full((height, width, 3), style.background, np.float32)
+    # A fast hand gives tens of events a pixel, a slow one a single one: both shall be seen, neither as a blot.
+    strength = np.minimum(1.15 * (1.0 - np.exp(-1.2 * total / max(0.5, np.quantile(total[seen], 0.9)))), 1.0)
+    blend = (on / np.where(seen, total, 1.0))[:, None]
+    colour = blend * np.array(style.on_colour) + (1.0 - blend) * np.array(style.off_colour)
+    background = np.array(style.background)
+    picture = (background + strength[:, None] * (colour - background)).astype(np.float32)
     return picture.reshape(height, width, 3)
 
 

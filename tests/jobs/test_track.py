@@ -1,0 +1,147 @@
+"""`evhands track`: what it writes, what it refuses, and that an interruption leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from conftest import shared_path
+from evhands.geometry import default_camera
+from evhands.hand.model import load_hand
+from evhands.inputs import InputConfig
+from evhands.jobs import track as job
+from evhands.track_files import FILES, load_track, run_track
+from evhands.tracking import Tracker, TrackerConfig
+from evhands.types import Camera, Events, HandPose, InputError, Prediction
+
+SIZE = (120, 90)
+HAND = load_hand("open")
+UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
+
+
+class Middle:
+    """A model that always sees one hand in the middle of the image."""
+
+    input_config = InputConfig()
+
+    def initial_state(self, batch):
+        return None
+
+    def predict(self, window, camera, crop, state, side="right"):
+        pose = HandPose(side, UPRIGHT, np.array([0.0, 0.06, 0.5]), np.zeros((15, 3)), np.zeros(10), "open")
+        return Prediction(pose, np.float32(0.7)), state
+
+    def detect(self, window, camera):
+        return Seen(np.array(camera.size) / 2)
+
+
+@dataclass(frozen=True)
+class Seen:
+    centre_px: np.ndarray
+    extent_px: float = 40.0
+    confidence: float = 0.9
+
+
+def tracker(camera: Camera | None = None) -> Tracker:
+    middle = Middle()
+    return Tracker(middle, middle, HAND, camera or default_camera(SIZE), TrackerConfig(smoothing=None))
+
+
+def some_events(count: int = 4000, seconds: float = 0.4, size=SIZE) -> Events:
+    rng = np.random.default_rng(0)
+    xy = rng.normal(np.array(size) / 2, 12, (count, 2)).clip(0, np.array(size) - 1).astype(np.uint16)
+    t = np.sort(rng.integers(1_000_000, 1_000_000 + int(1e6 * seconds), count))
+    return Events(xy[:, 0], xy[:, 1], t, rng.random(count) < 0.5, size)
+
+
+@dataclass
+class Stream:
+    parts: list[Events]
+    size: tuple[int, int] = SIZE
+    interrupt: bool = False
+
+    def __iter__(self):
+        yield from self.parts
+        if self.interrupt:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(autouse=True)
+def _fake_networks(monkeypatch) -> None:
+    def make(model, camera, side, device, smooth=True):
+        return tracker(camera)
+
+    monkeypatch.setattr(job, "make_tracker", make)
+
+
+def write_recording(path, events: Events) -> None:
+    np.savez(path, x=events.x, y=events.y, t=events.t_us, p=events.p, width=events.size[0], height=events.size[1])
+
+
+def test_the_command_writes_four_files_that_agree(tmp_path) -> None:
+    write_recording(tmp_path / "events.npz", some_events())
+    text = job.track_command(tmp_path / "events.npz", out=tmp_path / "out")
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted(FILES)
+    track = load_track(tmp_path / "out" / "poses.npz")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    rows = (tmp_path / "out" / "poses.csv").read_text().splitlines()
+    assert len(track) == summary["windows"] == len(rows) - 1 > 5
+    assert track.tracked.all() and summary["tracked_share"] == 1.0
+    assert "100.0 %" in text and str(tmp_path / "out" / "overlay.mp4") in text
+    assert list(track.camera.size) == summary["sensor"]
+
+
+def test_from_python_nothing_is_written_unless_asked(tmp_path) -> None:
+    write_recording(tmp_path / "events.npz", some_events())
+    track = job.track(tmp_path / "events.npz", camera=Camera(np.diag([100.0, 100.0, 1.0]), SIZE))
+    assert [p.name for p in tmp_path.iterdir()] == ["events.npz"]
+    assert track.camera.K[0, 0] == 100.0 and track.joints_m.shape == (len(track), 21, 3)
+
+
+def test_without_video_there_are_three_files_and_an_old_video_stays(tmp_path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "overlay.mp4").write_bytes(b"old")
+    run_track(tracker(), Stream([some_events()]), model="fake", out=out, video=False)
+    assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
+    assert (out / "overlay.mp4").read_bytes() == b"old"
+
+
+def test_an_interruption_leaves_what_was_there(tmp_path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "poses.csv").write_text("mine")
+    with pytest.raises(KeyboardInterrupt):
+        run_track(tracker(), Stream([some_events()], interrupt=True), model="fake", out=out)
+    assert [p.name for p in out.iterdir()] == ["poses.csv"] and (out / "poses.csv").read_text() == "mine"
+
+
+def test_an_empty_recording_is_refused_and_writes_nothing(tmp_path) -> None:
+    with pytest.raises(InputError, match="no events"):
+        run_track(tracker(), Stream([Events.empty(SIZE)]), model="fake", out=tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_rate_sets_the_stride(tmp_path) -> None:
+    write_recording(tmp_path / "events.npz", some_events())
+    track = job.track(tmp_path / "events.npz", rate=100.0, camera=default_camera(SIZE))
+    assert (np.diff(track.t_us) == 10_000).all()
+    with pytest.raises(InputError, match="rate"):
+        job.track(tmp_path / "events.npz", rate=0.0)
+
+
+def test_a_calibration_of_another_sensor_is_refused(tmp_path) -> None:
+    write_recording(tmp_path / "events.npz", some_events())
+    (tmp_path / "calib.json").write_text(json.dumps({"K": np.eye(3).tolist(), "size": [640, 480]}))
+    with pytest.raises(InputError, match="640x480"):
+        job.track(tmp_path / "events.npz", camera=tmp_path / "calib.json")
+
+
+@pytest.mark.parametrize("name", ["evt3-limb/limb.evt3.raw", "davis346-cars/sample.aedat4"])
+def test_real_recordings_run_through(name: str, tmp_path) -> None:
+    track = job.track(shared_path(f"real/{name}"))
+    assert len(track) >= 1 and (np.diff(track.t_us) > 0).all()
