@@ -51,11 +51,9 @@ class Estimator(nn.Module, ABC):
         prediction, state = self({name: value.to(device) for name, value in inputs.items()}, state)
         if side == "left":
             prediction = _mirrored(prediction)
-        pose = HandPose(
-            side,
-            *(getattr(prediction.pose, name)[0].cpu().numpy() for name in ("orientation", "wrist", "joints", "shape")),
-            prediction.pose.hand_model,
-        )
+        names = ("orientation", "wrist", "joints", "shape")
+        arrays = {name: getattr(prediction.pose, name)[0].cpu().numpy() for name in names}
+        pose = HandPose(side, **arrays, hand_model=prediction.pose.hand_model)
         flow = None if prediction.flow is None else prediction.flow[0].cpu().numpy()
         return Prediction(self.to_camera(pose, crop, camera), prediction.confidence[0].cpu().numpy(), flow), state
 

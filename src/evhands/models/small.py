@@ -13,7 +13,9 @@ the same pose wherever in the sensor's image the crop was cut. Shapes: B batch, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import roma
@@ -68,6 +70,11 @@ class SmallOutput:
     flow: Tensor | None = None
 
 
+def _each(output: SmallOutput, change: Callable[[Tensor], Tensor]) -> SmallOutput:
+    changed: dict[str, Any] = {name: None if v is None else change(v) for name, v in vars(output).items()}
+    return SmallOutput(**changed)
+
+
 @dataclass(frozen=True)
 class Decoded:
     """A hand laid on the 2.5D joints, in the virtual camera. joints (.., 21, 3) m; the others as in `HandPose`,
@@ -98,8 +105,9 @@ class _Block(nn.Module):
         super().__init__()
         inner = (channels * 2 // 3 + 7) // 8 * 8
         self.inner = nn.Sequential(_conv(channels, inner, 1), _conv(inner, inner))
-        self.outer = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), nn.BatchNorm2d(channels))
-        nn.init.zeros_(self.outer[1].weight)
+        norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(norm.weight)
+        self.outer = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), norm)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(x + self.outer(self.inner(x)))
@@ -194,7 +202,7 @@ class SmallNetwork(nn.Module):
         u2 = self.up2(self.skip2(torch.cat([_twice(self.up3(m3)), f2], dim=1)))
         u1 = self.up1(self.skip1(torch.cat([_twice(u2), f1], dim=1)))
         output = self._heads(u1, m3.mean(dim=(2, 3)), flow)
-        return SmallOutput(*(None if v is None else v.unflatten(0, (T, B)) for v in vars(output).values())), state
+        return _each(output, lambda value: value.unflatten(0, (T, B))), state
 
     def _heads(self, features: Tensor, pooled: Tensor, flow: Tensor | None) -> SmallOutput:
         N, _, H, W = features.shape
@@ -264,7 +272,7 @@ class SmallEstimator(Estimator):
         assert isinstance(state, Tensor)
         voxel = inputs["voxel"][None] if self.config.flow else None
         output, state = self.network(inputs["lnes"][None], state, voxel)
-        output = SmallOutput(*(None if v is None else v[0] for v in vars(output).values()))
+        output = _each(output, lambda value: value[0])
         decoded = self.decode(output, inputs["K"])
         pose = HandPose(
             "right",

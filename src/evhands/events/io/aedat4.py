@@ -68,8 +68,7 @@ class Aedat4File(EventFile):
             except FlatbufferError as error:
                 walk.damaged.append(str(error))
                 continue
-            words = np.frombuffer(payload, np.uint8, count * _EVENT_BYTES, start)
-            words = words.view(np.int64).reshape(count, 2)
+            words = np.frombuffer(payload, np.uint8, count * _EVENT_BYTES, start).view(np.int64).reshape(count, 2)
             taken = 0
             while taken < count:
                 part = words[taken : taken + CHUNK_EVENTS - filled]
@@ -79,7 +78,8 @@ class Aedat4File(EventFile):
                     yield RawChunk(*chunk, walk.read_fraction)
                     chunk, total, filled = _empty_chunk(CHUNK_EVENTS), total + filled, 0
         if filled:
-            yield RawChunk(*(column[:filled] for column in chunk), walk.read_fraction)
+            x, y, t_us, p = (column[:filled] for column in chunk)
+            yield RawChunk(x, y, t_us, p, walk.read_fraction)
         self._warn(walk, total + filled)
 
     def frames(self) -> Iterator[Frame]:

@@ -61,10 +61,10 @@ class PropheseeFile(EventFile):
                 step, events, _ = decode(words[used:], state, *(column[filled:] for column in columns), triggers)
                 used, filled = used + step, filled + events
                 if len(columns[0]) - filled < kernels.ROOM:
-                    yield RawChunk(*(column[:filled] for column in columns), fraction)
+                    yield _first(filled, columns, fraction)
                     columns, total, filled = _columns(), total + filled, 0
         if filled:
-            yield RawChunk(*(column[:filled] for column in columns), fraction)
+            yield _first(filled, columns, fraction)
         rest = self._data_bytes() % _DECODERS[self.encoding][3]
         if rest:
             warn_partial(
@@ -117,9 +117,14 @@ def open_prophesee(path: Path, *, size: Size | None = None, salvage: bool = Fals
     return PropheseeFile(**{**vars(result), "size": next(fitting, needed)})
 
 
+def _first(n: int, columns: tuple[np.ndarray, ...], read_fraction: float) -> RawChunk:
+    x, y, t_us, p = (column[:n] for column in columns)
+    return RawChunk(x, y, t_us, p, read_fraction)
+
+
 def _header(path: Path) -> tuple[list[str], int]:
     """The lines that begin with %, without it, and the position behind them."""
-    lines = []
+    lines: list[str] = []
     with open(path, "rb") as file:
         while file.tell() < _MAX_HEADER:
             position = file.tell()

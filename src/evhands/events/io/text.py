@@ -258,8 +258,8 @@ def _format_rows(
 ) -> int:
     position = 0
     for i in range(len(t_us)):
-        position = _put(buffer, position, t_us[i], 44)
-        position = _put(buffer, position, np.int64(x[i]), 44)
-        position = _put(buffer, position, np.int64(y[i]), 44)
-        position = _put(buffer, position, np.int64(p[i]), 10)
+        position = _put(buffer, position, int(t_us[i]), 44)
+        position = _put(buffer, position, int(x[i]), 44)
+        position = _put(buffer, position, int(y[i]), 44)
+        position = _put(buffer, position, int(p[i]), 10)
     return position
