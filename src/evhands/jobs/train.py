@@ -6,7 +6,7 @@ import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -47,7 +47,7 @@ def train(
     """
     torch.set_num_threads(threads)
     config = replace(RECIPES[recipe][0](), seed=seed)
-    given = {"hours": hours, "steps": steps, "clips": clips, "learning_rate": learning_rate}
+    given: dict[str, Any] = {"hours": hours, "steps": steps, "clips": clips, "learning_rate": learning_rate}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     if config.hours <= 0 or config.steps <= 0 or config.clips <= 0:
         raise InputError(f"hours {config.hours}, steps {config.steps} and clips {config.clips} must all be above zero.")
