@@ -93,7 +93,7 @@ from evhands.files import hdf5_file
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 for attempt in range(2):
     try:
-        with hdf5_file(sys.argv[1]) as file:
+        with hdf5_file(sys.argv[1], libver=[None, "latest"][attempt]) as file:
             data = file.create_dataset("x", (0, 1000), "f8", maxshape=(None, 1000), compression="lzf", chunks=(1, 1000))
             for row in range(500):
                 data.resize((row + 1, 1000))

@@ -41,7 +41,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def hdf5_file(path: Path | str) -> Iterator[h5py.File]:
+def hdf5_file(path: Path | str, *, libver: str | None = None) -> Iterator[h5py.File]:
     """A new HDF5 file at `path` to write to, on which a full disk is an `OSError` and nothing worse.
 
     With its own driver the HDF5 library cannot close a file whose last blocks do not fit, and crashes later. Here it
@@ -51,7 +51,7 @@ def hdf5_file(path: Path | str) -> Iterator[h5py.File]:
 
     with _Spill(path) as raw:
         try:
-            with h5py.File(raw, "w") as file:
+            with h5py.File(raw, "w", libver=libver) as file:
                 try:
                     yield file
                 finally:
