@@ -132,6 +132,19 @@ def test_a_still_hand_keeps_its_pose_and_only_its_confidence_fades() -> None:
     assert all(r.status == "tracked" for r in results[70:])
 
 
+def test_noise_alone_does_not_count_as_a_moving_hand() -> None:
+    windows, tracker, _ = scene([0.02] * 8)
+    rng = np.random.default_rng(0)
+    count = 1500
+    noisy = []
+    for w in windows:
+        x, y = (rng.integers(0, s, count).astype(np.uint16) for s in SIZE)
+        noise = Events(x, y, np.sort(rng.integers(w.start_us, w.end_us, count)), rng.random(count) < 0.5, SIZE)
+        noisy.append(EventWindow(noise, w.start_us, w.end_us))
+    results = run([*windows[:4], *noisy[4:]], tracker)
+    assert [r.status for r in results] == ["found"] + ["tracked"] * 3 + ["held"] * 4
+
+
 def test_a_hand_that_leaves_the_image_is_lost_and_found_again() -> None:
     away = list(np.linspace(0.0, 0.4, 20))
     windows, tracker, detector = scene([*away, None, None, None, 0.0, 0.0])

@@ -236,7 +236,7 @@ def _vertex_shades(
     face_normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     flat = np.repeat(face_normals, 3, axis=0)
     normals = np.stack([np.bincount(faces.ravel(), flat[:, c], len(vertices)) for c in range(3)], axis=1)
-    normals /= np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12
+    normals = normals / (np.linalg.norm(normals, axis=1, keepdims=True) + 1e-12)
     view = -vertices / (np.linalg.norm(vertices, axis=1, keepdims=True) + 1e-12)
     light = np.array([-0.35, -0.65, -0.67])
     facing = np.abs(np.sum(normals * view, axis=1))
@@ -287,7 +287,8 @@ def _draw_capsule(picture: Picture, start: Any, end: Any, radius: float, colour:
     a, b = np.asarray(start, np.float64), np.asarray(end, np.float64)
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         return
-    _fill_capsule(picture, a[0], a[1], b[0], b[1], float(radius), *(float(c) for c in colour), float(opacity))
+    red, green, blue = colour
+    _fill_capsule(picture, a[0], a[1], b[0], b[1], float(radius), red, green, blue, float(opacity))
 
 
 @njit(cache=True, nogil=True)

@@ -8,6 +8,7 @@ that leads from one to the other. The state is handed in and back; nothing is re
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -53,13 +54,13 @@ def smooth_pose(
     step = (last.inv() * Rotation.from_rotvec(_rotations(pose))).as_rotvec()
     speed_share = _share(config.speed_cutoff_hz, dt)
     rotation_speed = state.rotation_speed + speed_share * (step / dt - state.rotation_speed)
-    cutoff = config.rotation_cutoff_hz + config.rotation_gain * np.linalg.norm(rotation_speed, axis=-1)
-    rotations = (last * Rotation.from_rotvec(_share(cutoff, dt)[:, None] * step)).as_rotvec()
+    cutoff = config.rotation_cutoff_hz + config.rotation_gain * np.linalg.norm(rotation_speed, axis=-1, keepdims=True)
+    rotations = (last * Rotation.from_rotvec(_share(cutoff, dt) * step)).as_rotvec()
 
     move = np.asarray(pose.wrist) - state.pose.wrist
     wrist_speed = state.wrist_speed + speed_share * (move / dt - state.wrist_speed)
-    cutoff = config.position_cutoff_hz + config.position_gain * np.linalg.norm(wrist_speed)
-    wrist = state.pose.wrist + _share(cutoff, dt) * move
+    cutoff_hz = config.position_cutoff_hz + config.position_gain * float(np.linalg.norm(wrist_speed))
+    wrist = state.pose.wrist + _share(cutoff_hz, dt) * move
     shape = state.pose.shape + _share(config.shape_cutoff_hz, dt) * (np.asarray(pose.shape) - state.pose.shape)
     smoothed = replace(pose, orientation=rotations[0], joints=rotations[1:], wrist=wrist, shape=shape)
     return smoothed, SmoothingState(t_us, smoothed, rotation_speed, wrist_speed)
@@ -69,6 +70,6 @@ def _rotations(pose: HandPose) -> Float[np.ndarray, "16 3"]:
     return np.concatenate([np.asarray(pose.orientation, np.float64)[None], np.asarray(pose.joints, np.float64)])
 
 
-def _share(cutoff_hz: float | np.ndarray, dt: float) -> float | np.ndarray:
+def _share(cutoff_hz: Any, dt: float) -> Any:
     """The weight of a new value in a first-order low-pass sampled every dt seconds."""
     return 1.0 / (1.0 + 1.0 / (2.0 * np.pi * cutoff_hz * dt))

@@ -67,7 +67,8 @@ class TrackerConfig:
 
     min_confidence: a pose below it is doubted; doubt longer than patience_us ends the track.
     min_detection: the detector starts a track from this confidence up.
-    min_events: fewer events in the crop hold the last pose; after recheck_us of that the detector may move the track.
+    min_events: fewer events in the crop, beyond those of noise, hold the last pose; after recheck_us of that the
+        detector may move the track.
     hold_half_life_us: the confidence of a held pose halves in this time.
     lookahead: share of the last motion that the crop is moved ahead by.
     side_smoothing: weight of the new crop size against the old one.
@@ -156,7 +157,8 @@ def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[Tr
     box = next_box(state, tracker.camera, tracker.estimator.input_config.crop_scale, tracker.config)
     if not _plausible(box, tracker.camera, tracker.config):
         return _search(tracker, window)
-    if events_inside(window, box, tracker.camera) < tracker.config.min_events:
+    noise = noise_density(window) * min(box.side_px**2, tracker.camera.size[0] * tracker.camera.size[1])
+    if events_inside(window, box, tracker.camera) < tracker.config.min_events + _NOISE_MARGIN * noise:
         return _hold(tracker, window, state, box)
     return _follow(tracker, window, state, box)
 
@@ -254,6 +256,18 @@ def events_inside(window: EventWindow, box: CropBox, camera: Camera) -> int:
     return int(np.count_nonzero((events.x >= x0) & (events.x <= x1) & (events.y >= y0) & (events.y <= y1)))
 
 
+_NOISE_MARGIN = 1.35
+"""The quieter quarter of the cells underrates noise that is even by up to a quarter (Poisson, 15 events a cell)."""
+
+
+def noise_density(window: EventWindow) -> float:
+    """Events a pixel in the quieter parts of the image, where no hand is: the lower quartile of an 8 x 8 grid."""
+    width, height = window.events.size
+    column, row = (window.events.x.astype(np.int64) * 8 // width, window.events.y.astype(np.int64) * 8 // height)
+    cells = np.bincount(row * 8 + column, minlength=64)
+    return float(np.quantile(cells, 0.25)) * 64 / (width * height)
+
+
 def _search(tracker: Tracker, window: EventWindow) -> tuple[TrackResult, TrackerState]:
     """Ask the detector; on a hit predict twice, because the crop of the first pose is better than the detector's."""
     nothing = TrackResult(window.end_us, "searching", 0.0, len(window.events)), TrackerState()
@@ -279,10 +293,9 @@ def _follow(
     prediction, memory = _predict(tracker, window, box, state.memory)
     joints = hand_joints(tracker.hand, prediction.pose)
     confidence = float(prediction.confidence) if _sane(joints) else 0.0
-    doubted_since = state.doubted_since_us if state.doubted_since_us is not None else window.end_us
-    if confidence >= tracker.config.min_confidence:
-        doubted_since = None
-    elif window.end_us - doubted_since >= tracker.config.patience_us or not _sane(joints):
+    doubted = confidence < tracker.config.min_confidence
+    since = state.doubted_since_us if state.doubted_since_us is not None else window.end_us
+    if doubted and (window.end_us - since >= tracker.config.patience_us or not _sane(joints)):
         # One more look only when this was a running track: a fresh detection has just been tried.
         if status == "tracked":
             return _search(tracker, window)
@@ -292,7 +305,9 @@ def _follow(
         pose, smoothing = smooth_pose(pose, window.end_us, state.smoothing, tracker.config.smoothing)
         shown = hand_joints(tracker.hand, pose)
     result = TrackResult(window.end_us, status, confidence, len(window.events), pose, shown, box)
-    return result, TrackerState(result, joints, state.joints_m, box.side_px, memory, smoothing, doubted_since)
+    return result, TrackerState(
+        result, joints, state.joints_m, box.side_px, memory, smoothing, since if doubted else None
+    )
 
 
 def _hold(tracker: Tracker, window: EventWindow, state: TrackerState, box: CropBox) -> tuple[TrackResult, TrackerState]:
