@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from conftest import REPOSITORY
 from evhands.hand.skeleton import JOINT_ORDERS, MANO16_PARENTS, OPENPOSE21_BONES, permutation
 from evhands.types import Camera, Events, EventStream, EventWindow, InputError
 
@@ -108,3 +109,12 @@ def test_mano_parents_agree_with_the_bones() -> None:
     names = JOINT_ORDERS["mano16"]
     bones = {(JOINT_ORDERS["openpose21"][a], JOINT_ORDERS["openpose21"][b]) for a, b in OPENPOSE21_BONES}
     assert {(names[p], names[j]) for j, p in enumerate(MANO16_PARENTS) if p >= 0} <= bones
+
+
+def test_the_table_of_orders_in_the_docs_is_that_of_the_code() -> None:
+    lines = (REPOSITORY / "docs" / "conventions.md").read_text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("| index |"))
+    cells = [[cell.strip().strip("`") for cell in line.split("|")[1:-1]] for line in lines[start : start + 23]]
+    for column, name in enumerate(cells[0][1:], start=1):
+        assert tuple(row[column] for row in cells[2:] if row[column]) == JOINT_ORDERS[name]
+    assert set(cells[0][1:]) == set(JOINT_ORDERS)
