@@ -1,7 +1,7 @@
 """Build the open hand: `python scripts/build_open_hand.py [--out FILE]` writes src/evhands/assets/open_hand.npz.
 
-Surface (open_hand_surface.py) -> marching cubes -> even triangles (open_hand_remesh.py) -> skin weights, shape directions,
-joint regressor, natural poses. Needs scikit-image. Figures and their sources: docs/open-hand.md.
+Surface (open_hand_surface.py) -> marching cubes -> even triangles (open_hand_remesh.py) -> skin weights, shape
+directions, joint regressor, natural poses. Needs scikit-image. Figures and their sources: docs/open-hand.md.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-import open_hand_surface as surface
-from open_hand_remesh import remesh
-from open_hand_surface import JOINTS_MM
 from scipy.optimize import nnls
 from skimage.measure import marching_cubes
 
+import open_hand_surface as surface
 from evhands.files import replacing
 from evhands.hand.open_hand import (
     BONES,
@@ -27,6 +25,8 @@ from evhands.hand.open_hand import (
     sample_natural_angles,
 )
 from evhands.hand.skeleton import FINGERS, JOINT_ORDERS
+from open_hand_remesh import remesh
+from open_hand_surface import JOINTS_MM
 
 Array = np.ndarray
 ORDER = JOINT_ORDERS["mano16"]
@@ -40,7 +40,7 @@ def smoothstep(x: Array) -> Array:
 
 
 def along_finger(points: Array, finger: str, metacarpal: bool = False) -> Array:
-    """Millimetres along a finger from its first joint (thumb: from its second, or along its metacarpal from the first)."""
+    """Millimetres along a finger from its first joint (thumb: second, or first along its metacarpal)."""
     start = JOINTS_MM["thumb2"] if finger == "thumb" and not metacarpal else JOINTS_MM[f"{finger}1"]
     return (points - start) @ finger_frame(finger, metacarpal)[0]
 
@@ -78,7 +78,7 @@ def mesh() -> tuple[Array, Array]:
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
     values = surface.hand_distance(grid.reshape(-1, 3)).reshape(grid.shape[:-1])
     vertices, faces, _, _ = marching_cubes(values, 0.0, spacing=(spacing,) * 3)
-    vertices, faces = remesh(vertices + low, faces, edge_length, surface.project)
+    vertices, faces = remesh(vertices + low, faces, edge_length, surface.project, rounds=8)
     corners = vertices[faces]
     volume = np.einsum("ij,ij->i", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])).sum() / 6
     return vertices, faces if volume > 0 else faces[:, ::-1]
@@ -167,7 +167,7 @@ def shape_directions(points: Array, member: dict[str, Array]) -> Array:
             0.055 * points,
             palm_field(points, member, np.array([0, 0, 0.042])) * hand_only,
             palm_field(points, member, np.array([0.040, 0, 0])),
-            fingers({f: 0.05 for f in LONG_FINGERS}),
+            fingers(dict.fromkeys(LONG_FINGERS, 0.05)),
             fingers({"thumb": 0.05}),
             fingers({"index": 0.017, "ring": -0.017}),
             fingers({"little": 0.055}),

@@ -1,7 +1,7 @@
 """Even, well-shaped triangles of a wished size on an implicit surface (isotropic remeshing; Botsch & Kobbelt 2004).
 
-Edges are split, collapsed and flipped, vertices slide in the surface; topology never changes. Deterministic, plain Python:
-a mesh of ten thousand vertices takes some seconds. Used by `build_open_hand.py` only.
+Edges are split, collapsed and flipped, vertices slide in the surface; topology never changes. Deterministic plain
+Python: a mesh of ten thousand vertices takes some seconds. Used by `build_open_hand.py` only.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class EditableMesh:
             self.add(tuple(middle if v == a else v for v in face))  # type: ignore[arg-type]
 
     def collapse(self, a: int, b: int) -> bool:
-        """Merge b into a at their middle, unless that would pinch the surface, turn a triangle over or make long edges."""
+        """Merge b into a at their middle, unless that pinches the surface or turns a triangle over."""
         if len(self.neighbours(a) & self.neighbours(b)) != 2:
             return False
         middle = (self.points[a] + self.points[b]) / 2
@@ -91,9 +91,7 @@ class EditableMesh:
         c = next(v for v in self.faces[first] if v not in (a, b))
         d = next(v for v in self.faces[second] if v not in (a, b))
         valence = [len(self.around[v]) - 6 for v in (a, b, c, d)]
-        gain = sum(abs(v) for v in valence) - sum(
-            abs(v + k) for v, k in zip(valence, (-1, -1, 1, 1), strict=True)
-        )
+        gain = sum(abs(v) for v in valence) - sum(abs(v + k) for v, k in zip(valence, (-1, -1, 1, 1), strict=True))
         if gain <= 0 or d in self.neighbours(c):
             return False
         n = self.normal(self.faces[first]) + self.normal(self.faces[second])
@@ -142,9 +140,13 @@ def relax(vertices: Array, faces: Array, weight: Array) -> Array:
 
 
 def remesh(
-    vertices: Array, faces: Array, edge_length: Callable[[Array], Array], project: Callable[[Array], Array], rounds: int = 8
+    vertices: Array,
+    faces: Array,
+    edge_length: Callable[[Array], Array],
+    project: Callable[[Array], Array],
+    rounds: int = 8,
 ) -> tuple[Array, Array]:
-    """A mesh of the same surface whose edges have about the length `edge_length(points)`; `project` keeps it on the surface."""
+    """A mesh of the same surface with edges of about `edge_length(points)`; `project` keeps vertices on the surface."""
     for _ in range(rounds):
         mesh = EditableMesh(vertices, faces)
         wish = list(edge_length(vertices))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from evhands.hand.open_hand import BONES, LONG_FINGERS, REST_JOINTS, finger_frame, rest_joints
+from evhands.hand.open_hand import BONES, LONG_FINGERS, finger_frame, rest_joints
 
 Array = np.ndarray
 JOINTS_MM = {name: place * 1000 for name, place in rest_joints().items()}
@@ -21,7 +21,7 @@ FOREARM_MM = 42.0
 
 
 class Tube(NamedTuple):
-    """Half breadths and half depths (dorsal, palmar) at stations along a straight axis; closed by ellipsoids at both ends."""
+    """Half breadths and half depths (dorsal, palmar) at stations along a straight axis; ellipsoids close both ends."""
 
     origin: Array
     frame: Array
@@ -40,7 +40,7 @@ class Tube(NamedTuple):
         along, up, side = ((points - self.origin) @ self.frame.T).T
         first, last = self.stations[0] + self.caps[0], self.stations[-1] - self.caps[1]
         inner = np.clip(along, first, last)
-        end = np.where(along < first, (along - first) / self.caps[0], np.where(along > last, (along - last) / self.caps[1], 0))
+        end = np.minimum(along - first, 0) / self.caps[0] + np.maximum(along - last, 0) / self.caps[1]
         radii = [PchipInterpolator(self.stations, values)(inner) for values in self[3:7]]
         breadth = np.where(side > 0, radii[0], radii[1])
         depth = np.where(up > 0, radii[2], radii[3])
@@ -94,14 +94,8 @@ SECTIONS = {
 }
 
 
-def finger_length(finger: str) -> float:
-    """From the first joint (the thumb: its second) to the tip, in millimetres."""
-    bones = BONES[finger]
-    return bones.middle + bones.distal + (0 if finger == "thumb" else bones.proximal)
-
-
 def finger_tube(finger: str) -> Tube:
-    """The free part of a digit from inside the palm to the tip, with knuckles, waists between them and a flatter nail."""
+    """The free part of a digit from inside the palm to the tip: knuckles, waists, a flatter nail."""
     frame, bones, ((b0, b1, b2), (d0, d1, d2)) = finger_frame(finger), BONES[finger], SECTIONS[finger]
     if finger == "thumb":
         ip, tip = bones.middle, bones.middle + bones.distal
@@ -109,31 +103,35 @@ def finger_tube(finger: str) -> Tube:
         half = np.array([b0, b0 - 0.2, b1 - 1.6, b1, b2, b2 - 2.2, b2 - 4]) / 2
         depth = np.array([d0 + 1, d0 + 0.5, d1 - 0.4, d1, d2, d2 - 2.4, d2 - 4])
         share = np.array([0.5, 0.5, 0.46, 0.5, 0.40, 0.34, 0.34])
-        return Tube(JOINTS_MM["thumb2"], frame, np.array(stations), half, half, share * depth, (1 - share) * depth, (9, 9.0), 2.2)
+        up, down = share * depth, (1 - share) * depth
+        return Tube(JOINTS_MM["thumb2"], frame, np.array(stations), half, half, up, down, (9, 9.0), 2.2)
     pip, dip, tip = np.cumsum(bones[:3])
     stations = [-12, 0, 0.5 * pip, pip, 0.5 * (pip + dip), dip, dip + 0.45 * bones.distal, tip - 5, tip]
     half = np.array([b0 - 1, b0, b0 - 0.9, b1, b1 - 1.6, b2 + 0.3, b2 - 0.2, b2 - 1.7, b2 - 3]) / 2
     depth = np.array([d0 - 1, d0 + 0.5, d0 - 1.8, d1, d1 - 1.6, d2, d2 - 0.4, d2 - 2.2, d2 - 3.5])
     share = np.array([0.52, 0.5, 0.46, 0.5, 0.45, 0.47, 0.40, 0.36, 0.36])
-    return Tube(JOINTS_MM[f"{finger}1"], frame, np.array(stations), half, half, share * depth, (1 - share) * depth, (8, 8.0), 2.2)
+    up, down = share * depth, (1 - share) * depth
+    return Tube(JOINTS_MM[f"{finger}1"], frame, np.array(stations), half, half, up, down, (8, 8.0), 2.2)
 
 
 def palm_tube() -> Tube:
     """Forearm stump, wrist and the slab of the palm as one tube along -x."""
     frame = np.array([[-1.0, 0, 0], [0, 1.0, 0], [0, 0, 1.0]])
     w, d = WRIST_BREADTH / 2, WRIST_DEPTH / 2
-    table = np.array([
-        # along, + side (thumb), - side (little finger), dorsal, palmar
-        [-FOREARM_MM, w + 1.5, w + 1.5, d + 0.5, d + 1.5],
-        [-24, w + 0.8, w + 0.8, d - 0.5, d + 1],
-        [-8, w - 0.6, w - 0.4, d - 1.5, d],
-        [4, w - 1.0, w + 0.6, d - 3.0, d - 0.5],
-        [18, w - 1.0, w + 4.8, d - 4.5, d - 2],
-        [40, w + 0.5, w + 10.0, d - 6.2, d - 4.5],
-        [62, 32.5, 41.0, d - 7.0, d - 4.8],
-        [82, 34.0, 39.5, d - 8.0, d - 4.8],
-        [98, 33.0, 34, d - 10.5, d - 7],
-    ])
+    table = np.array(
+        [
+            # along, + side (thumb), - side (little finger), dorsal, palmar
+            [-FOREARM_MM, w + 1.5, w + 1.5, d + 0.5, d + 1.5],
+            [-24, w + 0.8, w + 0.8, d - 0.5, d + 1],
+            [-8, w - 0.6, w - 0.4, d - 1.5, d],
+            [4, w - 1.0, w + 0.6, d - 3.0, d - 0.5],
+            [18, w - 1.0, w + 4.8, d - 4.5, d - 2],
+            [40, w + 0.5, w + 10.0, d - 6.2, d - 4.5],
+            [62, 32.5, 41.0, d - 7.0, d - 4.8],
+            [82, 34.0, 39.5, d - 8.0, d - 4.8],
+            [98, 33.0, 34, d - 10.5, d - 7],
+        ]
+    )
     return Tube(np.zeros(3), frame, table[:, 0], *table[:, 1:].T, caps=(9, 15), exponent=2.5)
 
 
@@ -154,7 +152,8 @@ def thumb_distance(points: Array) -> Array:
     base, knuckle = JOINTS_MM["thumb1"], JOINTS_MM["thumb2"]
     along, dorsal, across = finger_frame("thumb", metacarpal=True)
     bone = capsule(points, base - 0.5 * dorsal, knuckle - 0.3 * dorsal, (12.0, 10.2))
-    ball = capsule(points, base + 6 * along - 6.5 * dorsal - 6 * across, base + 29 * along - 5.5 * dorsal - 3 * across, (14, 11.5))
+    heel, belly = base + 6 * along - 6.5 * dorsal - 6 * across, base + 29 * along - 5.5 * dorsal - 3 * across
+    ball = capsule(points, heel, belly, (14, 11.5))
     value = smooth_min(bone, ball, 12)
     return smooth_min(value, finger_tube("thumb")(points), 9)
 
@@ -199,6 +198,3 @@ def project(points: Array, rounds: int = 6) -> Array:
         step = hand_distance(points) / np.maximum((slope**2).sum(1), 0.05)
         points = points - np.clip(step, -2, 2)[:, None] * slope
     return points
-
-
-__all__ = ["REST_JOINTS", "hand_distance", "project", "finger_length", "JOINTS_MM", "SECTIONS"]

@@ -1,7 +1,8 @@
 """Rest skeleton, joint angles, limits and natural poses of the open hand (right; the left is its mirror).
 
-Everything here is numpy; the surface that goes with it is `assets/open_hand.npz`, built by `scripts/build_open_hand.py`.
-Axes as MANO: fingers point to -x, the back of the hand to +y, the thumb side to +z. Figures and sources: docs/open-hand.md.
+Everything here is numpy; the surface that goes with it is `assets/open_hand.npz`, built by
+`scripts/build_open_hand.py`. Axes as MANO: fingers point to -x, the back of the hand to +y, the thumb side to +z.
+Figures and sources: docs/open-hand.md.
 """
 
 from __future__ import annotations
@@ -106,8 +107,7 @@ SHAPE_NAMES: tuple[str, ...] = (
 # ---------------------------------------------------------------------------------------------------------------------
 
 _LIMITS_DEG = {
-    # Active ranges of motion: AAOS 1965 / AMA Guides 5th ed. (MCP 0..90, PIP 0..100, DIP 0..70; thumb MCP 0..60, IP 0..80),
-    # hyperextension and abduction as in Hume et al. 1990, Lin, Wu & Huang 2000. Zero is the flat rest pose.
+    # Active ranges of motion, see docs/open-hand.md. Zero is the flat rest pose.
     "mcp_flexion": (-25.0, 92.0),
     "mcp_abduction": (-15.0, 15.0),
     "pip_flexion": (-4.0, 108.0),
@@ -237,12 +237,18 @@ GESTURES: dict[str, Array] = {
     "call_me": _pose((_FIST, _FIST, _FIST, _STRAIGHT), _THUMB_OUT, (-7, 0, -4, 6)),
     "thumbs_up": _pose((_FIST,) * 4, (-18, -14, -10, -8, -14), _TOGETHER),
     "pinch": _pose(((50, 44, 23), (36, 40, 22), (34, 38, 20), (32, 34, 18)), (33, 10, 40, 13, 10), (-3, 0, -2, -4)),
-    "pinch_middle": _pose(((24, 28, 18), (58, 42, 20), (20, 26, 16), (14, 20, 12)), (39, 18, 40, 13, 8), (-4, 9, -2, -4)),
-    "pinch_ring": _pose(((12, 16, 10), (22, 28, 17), (59, 40, 19), (26, 24, 14)), (43, 22, 34, 22, 12), (-2, 0, -14, -4)),
+    "pinch_middle": _pose(
+        ((24, 28, 18), (58, 42, 20), (20, 26, 16), (14, 20, 12)), (39, 18, 40, 13, 8), (-4, 9, -2, -4)
+    ),
+    "pinch_ring": _pose(
+        ((12, 16, 10), (22, 28, 17), (59, 40, 19), (26, 24, 14)), (43, 22, 34, 22, 12), (-2, 0, -14, -4)
+    ),
     "pinch_little": _pose(((6, 10, 6), (10, 14, 9), (28, 30, 18), (61, 41, 22)), (45, 12, 24, 42, 18), (-2, 0, 0, -15)),
     "ok": _pose(((49, 46, 25), (14, 18, 9), (6, 10, 5), (2, 6, 3)), (32, 10, 40, 16, 9), (-4, 0, 2, 4)),
     "tripod": _pose(((53, 37, 19), (54, 39, 20), (58, 62, 36), (62, 66, 38)), (41, 10, 40, 8, -4), (-8, 9, -4, -8)),
-    "grasp_cylinder": _pose(((42, 52, 30), (46, 54, 32), (48, 56, 32), (50, 54, 30)), (12, 24, 22, 18, 24), (-4, 0, -3, -6)),
+    "grasp_cylinder": _pose(
+        ((42, 52, 30), (46, 54, 32), (48, 56, 32), (50, 54, 30)), (12, 24, 22, 18, 24), (-4, 0, -3, -6)
+    ),
     "grasp_sphere": _pose(((28, 36, 22), (28, 38, 22), (30, 38, 22), (32, 38, 22)), (4, 28, 18, 10, 18), (6, 0, 4, 8)),
     "claw": _pose(((-10, 62, 38), (-10, 64, 40), (-10, 64, 40), (-10, 60, 36)), (-4, 10, 4, 10, 34), (4, 0, 4, 6)),
     "hook": _pose((_HOOK,) * 4, _THUMB_RELAXED, _TOGETHER),
