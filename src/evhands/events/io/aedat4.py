@@ -218,28 +218,36 @@ def _decompressor(compression: int) -> Callable[[bytes], bytes]:
         return lambda packed: packed
     if COMPRESSIONS[compression].startswith("LZ4"):
         return _unpack_lz4
-    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_PACKET)
-
-    def unpack_zstd(packed: bytes) -> bytes:
-        try:
-            with decoder.stream_reader(packed) as reader:
-                data = reader.read(_MAX_PACKET)
-        except (zstandard.ZstdError, MemoryError) as error:
-            raise _PacketError(str(error)) from error
-        return data
-
-    return unpack_zstd
+    return _unpack_zstd
 
 
 def _unpack_lz4(packed: bytes) -> bytes:
+    decoder = lz4.frame.LZ4FrameDecompressor()
+    # LZ4 grows data at most 255-fold; a limit costs time, because the decoder then allocates all of it.
+    limit = _MAX_PACKET if 255 * len(packed) > _MAX_PACKET else -1
     try:
-        decoder = lz4.frame.LZ4FrameDecompressor()
-        data = decoder.decompress(packed, _MAX_PACKET)
+        data = decoder.decompress(packed, limit)
     except (RuntimeError, ValueError, MemoryError, EOFError) as error:
         raise _PacketError(str(error)) from error
     if not decoder.eof:
         raise _PacketError("an LZ4 frame without an end")
     return bytes(data)
+
+
+def _unpack_zstd(packed: bytes) -> bytes:
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_PACKET)
+    try:
+        size = zstandard.frame_content_size(packed)
+        if 0 <= size <= _MAX_PACKET:
+            return decoder.decompress(packed)
+        parts, left = [], _MAX_PACKET
+        with decoder.stream_reader(packed) as reader:
+            while left > 0 and (part := reader.read(min(left, 1 << 20))):
+                parts.append(part)
+                left -= len(part)
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise _PacketError(str(error)) from error
+    return b"".join(parts)
 
 
 def _empty_chunk(

@@ -15,7 +15,7 @@ import numpy as np
 from evhands.events.io.aedat4 import MAGIC
 from evhands.types import Events, EventStream, Size
 
-_PACKET_EVENTS = 1 << 15
+_PACKET_EVENTS = 1 << 14
 _LZ4 = 1
 _RECORD = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "<i1"), ("pad", "V3")])
 _TABLE_ENTRY = np.dtype(
@@ -49,11 +49,11 @@ def write_aedat4(path: Path, stream: EventStream) -> None:
         for events in stream:
             for start in range(0, len(events), _PACKET_EVENTS):
                 part = events[start : start + _PACKET_EVENTS]
-                packed = lz4.frame.compress(_event_packet(part))
-                entries.append((len(packed), file.tell(), len(part), int(part.t_us[0]), int(part.t_us[-1])))
+                packed = lz4.frame.compress(_event_packet(part), store_size=False)
+                entries.append((len(packed), file.tell() + 8, len(part), int(part.t_us[0]), int(part.t_us[-1])))
                 file.write(struct.pack("<ii", 0, len(packed)) + packed)
         table_position = file.tell()
-        file.write(lz4.frame.compress(_contents(entries)))
+        file.write(lz4.frame.compress(_contents(entries), store_size=False))
         file.seek(0)
         file.write(_header(stream.size, table_position))
 
@@ -75,7 +75,7 @@ def _event_packet(events: Events) -> bytes:
 
 
 def _contents(entries: list[tuple[int, int, int, int, int]]) -> bytes:
-    """A vector of tables, one a packet, all with the same vtable: position, stream and length, count, first, last time."""
+    """A vector of tables, one a packet, with one vtable for all: position, stream and length, count, first, last time."""
     count = len(entries)
     vtable = struct.pack("<HHHHHHH", 14, 44, 12, 4, 20, 28, 36)
     vtable_at = 32 + 4 * count

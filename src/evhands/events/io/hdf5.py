@@ -1,9 +1,9 @@
 """HDF5 event recordings: our own layout, and the DSEC layout that it extends.
 
-Our layout: root attributes `format` = "evhands", `version` = 1, `width`, `height`; group `events` with `x`, `y` (uint16),
-`t` (int64, microseconds after `t_offset`), `p` (uint8, 1 = ON); at the root the int64 scalar `t_offset` (the time of the
-first event) and `ms_to_idx` (uint64): entry m is the index of the first event with t >= 1000 m. Other groups may stand
-beside them and are left alone. DSEC is the same without the attributes, with a uint32 `t`.
+Our layout: root attributes `format` = "evhands", `version` = 1, `width`, `height`; group `events` with `x`, `y`
+(uint16), `t` (int64, microseconds after `t_offset`), `p` (uint8, 1 = ON); at the root the int64 scalar `t_offset` (the
+time of the first event) and `ms_to_idx` (uint64): entry m is the index of the first event with t >= 1000 m. Other
+groups may stand beside them and are left alone. DSEC is the same without the attributes, with a uint32 `t`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -22,7 +21,7 @@ from evhands.events.io.base import EventFile, scan_size
 from evhands.events.io.columns import CHUNK_EVENTS, RawChunk, pixel_column, polarity_column, warn_partial
 from evhands.events.io.dialects import TimeUnit, detect_time_unit, to_microseconds
 from evhands.files import hdf5_file
-from evhands.types import Events, InputError, Size
+from evhands.types import Events, EventStream, InputError, Size
 
 FORMAT = "evhands"
 VERSION = 1
@@ -87,8 +86,8 @@ def _extend(dataset: h5py.Dataset, values: np.ndarray) -> None:
         dataset[start:] = values
 
 
-def write_hdf5(path: Path, stream: Any) -> None:
-    """Write an `EventStream` to `path` in our layout (replacing the file only when all is written is up to the caller)."""
+def write_hdf5(path: Path, stream: EventStream) -> None:
+    """Write an `EventStream` to a new file at `path` in our layout."""
     with hdf5_file(path) as file:
         writer = EventsWriter(file, stream.size)
         for events in stream:
