@@ -22,7 +22,7 @@ from evhands.hand.model import HandModel
 from evhands.hand.skeleton import JOINT_ORDERS
 from evhands.overlay import OverlayStyle, draw_overlay, video_writer
 from evhands.tracking import Tracker, TrackResult, hand_mesh, sensor_pixels, track_stream
-from evhands.types import Camera, EventStream, EventWindow, HandPose, InputError, Side
+from evhands.types import Camera, Events, EventStream, EventWindow, HandPose, InputError, Side
 
 FILES = ("poses.npz", "poses.csv", "overlay.mp4", "summary.json")
 
@@ -136,14 +136,27 @@ def run_track(
     with ExitStack() as stack:
         paths = {name: stack.enter_context(replacing(Path(out or ".") / name)) for name in names}
         draw = stack.enter_context(_overlay(paths["overlay.mp4"], tracker, stride, style)) if video and paths else None
-        results, seconds = _results(tracker, stream, stride, draw, progress)
+        counted = _Counted(stream)
+        results, seconds = _results(tracker, counted, stride, draw, progress)
         track = collect(results, tracker, model, seconds)
         if paths:
             save_track(track, paths["poses.npz"])
             write_csv(track, paths["poses.csv"])
-            summary = {**(facts or {}), **summarise(track)}
+            summary = {**(facts or {}), "events": counted.events, **summarise(track)}
             paths["summary.json"].write_text(json.dumps(summary, indent=2) + "\n")
     return track
+
+
+class _Counted:
+    """A stream that knows how many events have been read of it."""
+
+    def __init__(self, stream: EventStream):
+        self.stream, self.size, self.events = stream, stream.size, 0
+
+    def __iter__(self) -> Iterator[Events]:
+        for part in self.stream:
+            self.events += len(part)
+            yield part
 
 
 def _results(

@@ -90,6 +90,7 @@ def test_the_command_writes_four_files_that_agree(tmp_path) -> None:
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     rows = (tmp_path / "out" / "poses.csv").read_text().splitlines()
     assert len(track) == summary["windows"] == len(rows) - 1 > 5
+    assert summary["events"] == 4000 and "4,000 events" in text
     assert track.tracked.all() and summary["tracked_share"] == 1.0
     assert "100.0 %" in text and str(tmp_path / "out" / "overlay.mp4") in text
     assert list(track.camera.size) == summary["sensor"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ from evhands.events.io import open_events, recognise
 from evhands.geometry import default_camera, load_camera
 from evhands.hand.model import HandModel
 from evhands.models.checkpoint import load_model
-from evhands.track_files import FILES, Track, run_track, summarise
+from evhands.recording import read_camera
+from evhands.track_files import FILES, Track, run_track
 from evhands.tracking import PoseEstimator, Tracker, TrackerConfig
 from evhands.types import Camera, Events, EventStream, InputError, Side, Size
 
@@ -53,7 +55,7 @@ def track(
         InputError: files that cannot be used, recordings without events, unknown models.
     """
     source = open_source(Path(path), salvage)
-    seen = find_camera(camera, source.size, Path(path))
+    seen, camera_source = find_camera(camera, source.size, Path(path))
     tracker = make_tracker(model, seen, side, device, smooth)
     if rate is not None and not 1 <= rate <= 1000:
         raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
@@ -65,7 +67,7 @@ def track(
             stride_us=None if rate is None else round(1e6 / rate),
             out=None if out is None else Path(out),
             video=video,
-            facts={"file": str(path), "camera": _camera_source(camera, Path(path))},
+            facts={"file": str(path), "camera": camera_source},
         )
     return result
 
@@ -114,18 +116,18 @@ def track_command(
         salvage=salvage,
         quiet=False,
     )
-    return report(result, out, _camera_source(camera, file), video)
+    return report(result, out, video)
 
 
-def report(result: Track, out: Path, camera_source: str, video: bool = True) -> str:
-    """The figures of a track and where its files are, for a terminal."""
-    facts = summarise(result)
+def report(result: Track, out: Path, video: bool = True) -> str:
+    """The figures of a track that was written to `out`, for a terminal."""
+    facts = json.loads((out / "summary.json").read_text())
     span = (facts["last_us"] - facts["first_us"]) / 1e6
     names = [name for name in FILES if video or name != "overlay.mp4"]
     width, height = result.camera.size
     lines = [
-        ("recording", f"{width}x{height}, poses over {span:.2f} s"),
-        ("camera", f"{camera_source}, f = {result.camera.K[0, 0]:.0f} px"),
+        ("recording", f"{facts['events']:,} events, {width}x{height}, poses over {span:.2f} s"),
+        ("camera", f"{facts['camera']}, f = {result.camera.K[0, 0]:.0f} px"),
         ("hand found", f"{100 * facts['tracked_share']:.1f} % of {facts['windows']} windows"
                        f" ({100 * facts['held_share']:.1f} % kept while still)"),
         ("confidence", f"{facts['mean_confidence']:.2f} on average"),
@@ -168,29 +170,16 @@ def open_source(path: Path, salvage: bool = False) -> EventStream:
     return video_to_events(path)
 
 
-def find_camera(camera: Camera | Path | str | None, size: Size, path: Path) -> Camera:
-    """The camera that was given, else the one that the recording carries, else the default of its sensor size."""
+def find_camera(camera: Camera | Path | str | None, size: Size, path: Path) -> tuple[Camera, str]:
+    """The camera that was given, else the one in the recording, else the default of its size; and which it is."""
     if isinstance(camera, Camera):
-        return camera
+        return camera, "given"
     if camera is not None:
-        return load_camera(camera, size)
-    return _recorded_camera(path) or default_camera(size)
-
-
-def _camera_source(camera: Camera | Path | str | None, path: Path) -> str:
-    if isinstance(camera, Camera):
-        return "given"
-    if camera is not None:
-        return str(camera)
-    return "from the recording" if _recorded_camera(path) is not None else "default (no calibration given)"
-
-
-def _recorded_camera(path: Path) -> Camera | None:
-    if recognise(path) != "hdf5":
-        return None
-    from evhands.recording import read_camera
-
-    return read_camera(path)
+        return load_camera(camera, size), str(camera)
+    recorded = read_camera(path) if recognise(path) == "hdf5" else None
+    if recorded is not None:
+        return recorded, "from the recording"
+    return default_camera(size), "default, no calibration given"
 
 
 _SLICE = 50_000
