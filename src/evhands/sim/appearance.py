@@ -109,8 +109,8 @@ def draw_look(hand: Surface, normals: np.ndarray, arm: Forearm, size: Size, rng:
     if sleeve:
         start = rng.uniform(0.03, 0.16)
         cloth = float(np.exp(rng.uniform(math.log(0.04), math.log(0.9))))
-        cloth = cloth * (1 + rng.uniform(0, 0.4) * _solid_noise(arm.vertices, 0.02, rng))
-        arm_albedo = np.where(arm.vertices[:, 0] > start, cloth, arm_albedo)
+        pattern = cloth * (1 + rng.uniform(0, 0.4) * _solid_noise(arm.vertices, 0.02, rng))
+        arm_albedo = np.where(arm.vertices[:, 0] > start, pattern, arm_albedo)
     albedo = np.clip(np.concatenate([skin, arm_albedo]), 0.02, 1.0).astype(np.float32)
     lights = draw_lights(rng)
     background, tags = draw_background(size, rng)

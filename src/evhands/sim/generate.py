@@ -21,6 +21,8 @@ from evhands.sim.render import image_boxes, log_background, render, seen_backgro
 from evhands.sim.sensor import SENSORS, EventSensor, SensorConfig, draw_sensor, union
 from evhands.types import Camera, Events, HandPose, Side, Size
 
+TEST_SUBJECTS = (1_000_000, 1_000_008)
+"""Hands that no training may show."""
 _SUBJECT_STREAM = 7_340_033
 """Keeps the random numbers of subjects apart from those of clips."""
 _POSES_AT_ONCE = 256
@@ -40,7 +42,7 @@ class ClipConfig:
     depth_m: tuple[float, float] = (0.35, 1.0)
     side: Side = "right"
     subjects: tuple[int, int] = (0, 10_000)
-    """First and last + 1 subject number; a number always has the same hand shape. Test subjects start at 1 000 000."""
+    """First and last + 1 subject number; a number always has the same hand shape. See `TEST_SUBJECTS`."""
     motion: MotionConfig = field(default_factory=MotionConfig)
     sensor: SensorConfig = SENSORS["davis346"]
     step_px: float = 0.7
@@ -138,9 +140,7 @@ def _draw_camera(config: ClipConfig, rng: np.random.Generator) -> Camera:
     return Camera(np.array([[focal, 0, cx], [0, focal, cy], [0, 0, 1.0]]), config.size)
 
 
-def _draw_scene(
-    config: ClipConfig, rest: Surface, motion: Motion, rng: np.random.Generator
-) -> Scene:
+def _draw_scene(config: ClipConfig, rest: Surface, motion: Motion, rng: np.random.Generator) -> Scene:
     arm = draw_forearm(rest, rng)
     normals = vertex_normals(rest.vertices, rest.faces)
     look = draw_look(rest, normals, arm, config.size, rng)
@@ -198,7 +198,7 @@ def pose_at(hand: ShapedHand, motion: Motion, t_s: np.ndarray) -> Posed:
 def _times_and_truth(
     config: ClipConfig, hand: ShapedHand, motion: Motion, camera: Camera, label_t_us: np.ndarray
 ) -> tuple[np.ndarray, tuple[Posed, np.ndarray, int]]:
-    """When to draw (us, int64, from 0 to the end, dense where joints move fast in the image); the poses at the labels."""
+    """When to draw (us, int64, from 0 to the end, dense where joints move fast); poses on a grid and at the labels."""
     grid_s = np.linspace(0, config.duration_us * 1e-6, max(int(config.duration_us / 4000), 1) + 1)
     n = len(grid_s)
     posed = pose_at(hand, motion, np.concatenate([grid_s, label_t_us * 1e-6]))
@@ -244,7 +244,7 @@ def scene_vertices(scene: Scene, hand: ShapedHand, motion: Motion, t_s: np.ndarr
     turns = np.concatenate([rotation, frame], -1)  # (n, 3, 6): one product for both skins
     skinned = np.concatenate([local * (1 - weights), local * weights], -1) @ np.swapaxes(turns, -1, -2)
     vertices = np.concatenate([posed.vertices(), (wrist[:, None] + skinned).astype(np.float32)], 1)
-    return vertices * np.float32([-1, 1, 1]) if side == "left" else vertices
+    return vertices * np.array([-1, 1, 1], np.float32) if side == "left" else vertices
 
 
 def _labelled(
@@ -252,7 +252,7 @@ def _labelled(
 ) -> tuple[HandPose, np.ndarray]:
     """Pose and joints (m, 21, 3) at the labels; a left hand is the mirror image in x = 0, in the mirrored model."""
     posed, joints, first = truth
-    mirror = np.float32([-1, 1, 1] if side == "left" else [1, 1, 1])
+    mirror = np.array([-1, 1, 1] if side == "left" else [1, 1, 1], np.float32)
     turned = -mirror if side == "left" else mirror  # a rotation vector is an axial vector
     pose = HandPose(
         side=side,

@@ -66,7 +66,7 @@ class Track:
         return self.values[k] + share[:, None] * (self.values[k + 1] - self.values[k])
 
     def phase(self, t_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The keyframe before each time and the share of the move done, with zero speed and acceleration at its ends."""
+        """The keyframe before each time, and the share of the move done (no speed or acceleration at its ends)."""
         k = np.clip(np.searchsorted(self.times, t_s, side="right") - 1, 0, len(self.times) - 2)
         s = np.clip((t_s - self.times[k]) / (self.times[k + 1] - self.times[k]), 0.0, 1.0)
         return k, s * s * s * (10 + s * (6 * s - 15))

@@ -24,7 +24,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class SensorConfig:
-    """Ranges that the parameters of one sensor are drawn from (uniform unless said otherwise); low == high fixes one."""
+    """Ranges that one sensor is drawn from (uniform unless said otherwise); low == high fixes a parameter."""
 
     threshold: Range = (0.12, 0.45)
     """ON threshold in units of the natural logarithm of light."""
@@ -47,8 +47,14 @@ class SensorConfig:
 
 SENSORS: dict[str, SensorConfig] = {
     "ideal": SensorConfig(
-        threshold=(0.2, 0.2), off_over_on=(1.0, 1.0), mismatch=(0.0, 0.0), refractory_us=(0.0, 0.0),
-        bandwidth_hz=None, shot_noise_hz=(0.0, 0.0), hot_pixel_share=(0.0, 0.0), dark=0.0,
+        threshold=(0.2, 0.2),
+        off_over_on=(1.0, 1.0),
+        mismatch=(0.0, 0.0),
+        refractory_us=(0.0, 0.0),
+        bandwidth_hz=None,
+        shot_noise_hz=(0.0, 0.0),
+        hot_pixel_share=(0.0, 0.0),
+        dark=0.0,
     ),
     "davis346": SensorConfig(),
 }
@@ -101,7 +107,7 @@ def draw_sensor(config: SensorConfig, size: Size, rng: np.random.Generator) -> S
         shot_noise_hz=float(rng.uniform(*config.shot_noise_hz)),
         noise_on_share=float(rng.uniform(*config.noise_on_share)),
         hot_pixels=rng.integers(0, width * height, hot),
-        hot_pixel_hz=np.exp(rng.uniform(*np.log(config.hot_pixel_hz), hot)),
+        hot_pixel_hz=np.exp(rng.uniform(math.log(config.hot_pixel_hz[0]), math.log(config.hot_pixel_hz[1]), hot)),
         dark=config.dark,
         size=size,
     )
@@ -134,7 +140,7 @@ class EventSensor:
             state[inside] = log_light
 
     def expose(self, log_light: np.ndarray, box: Box, t_us: int) -> None:
-        """The log light inside `box` at `t_us`, later than before, is `log_light` (y1 - y0, x1 - x0); elsewhere as it was."""
+        """From now to `t_us` the log light inside `box` goes to `log_light` (y1 - y0, x1 - x0); elsewhere it stays."""
         sensor = self.sensor
         region = box
         if sensor.tau_us:  # pixels that the hand has left still follow
@@ -190,7 +196,8 @@ def _sorted_events(pixel: np.ndarray, t_us: np.ndarray, p: np.ndarray, size: Siz
         order = np.argsort(t_us, kind="stable")
         x, y = pixel[order] % size[0], pixel[order] // size[0]
         return Events(x.astype(np.uint16), y.astype(np.uint16), t_us[order], p[order], size)
-    return Events(*_counting_sort(pixel, t_us, p, start, span, size[0]), size)
+    x, y, t, q = _counting_sort(pixel, t_us, p, start, span, size[0])
+    return Events(x, y, t, q, size)
 
 
 @njit(cache=True, nogil=True)
@@ -215,7 +222,7 @@ def _counting_sort(pixel, t_us, p, start, span, width):  # type: ignore[no-untyp
     return x, y, t, q
 
 
-# The two loops below run over every pixel of the box. They are apart, branch-free and few-armed so that LLVM vectorises.
+# The two loops below run over every pixel of the box: apart, without branches, on few arrays, so that LLVM vectorises.
 @njit(cache=True, nogil=True)
 def _follow(goal, target, level, before, decay, lag):  # type: ignore[no-untyped-def]
     """Move a row of pixels to their goal through the low-pass, exactly for a target that moves linearly in time."""
