@@ -75,7 +75,7 @@ def _event_packet(events: Events) -> bytes:
 
 
 def _contents(entries: list[tuple[int, int, int, int, int]]) -> bytes:
-    """A vector of tables, one a packet, with one vtable for all: position, stream and length, count, first, last time."""
+    """A vector of tables, one a packet, one vtable for all: position, stream and length, count, first, last time."""
     count = len(entries)
     vtable = struct.pack("<HHHHHHH", 14, 44, 12, 4, 20, 28, 36)
     vtable_at = 32 + 4 * count
