@@ -79,7 +79,9 @@ def draw_events(events: Events, end_us: int, length_us: int, style: OverlayStyle
     """
     width, height = events.size
     age = np.clip((end_us - events.t_us) / length_us, 0.0, 1.0)
-    weight = 0.04 + (1.0 - age) ** 3
+    # Old events fade, so that a fast hand has an edge and no smear; a slow one has too few to hide any.
+    least = np.clip(0.5 - 25.0 * len(events) / (width * height), 0.04, 0.5)
+    weight = least + (1.0 - least) * (1.0 - age) ** 3
     pixel = events.y.astype(np.int64) * width + events.x
     off, on = (np.bincount(pixel[events.p == p], weight[events.p == p], width * height) for p in (False, True))
     total = off + on

@@ -21,7 +21,7 @@ from evhands.files import replacing
 from evhands.hand.model import HandModel
 from evhands.hand.skeleton import JOINT_ORDERS
 from evhands.overlay import OverlayStyle, draw_overlay, video_writer
-from evhands.tracking import Tracker, TrackResult, hand_mesh, sensor_pixels, track_stream
+from evhands.tracking import Tracker, TrackerState, TrackResult, hand_mesh, sensor_pixels, step, whole_windows
 from evhands.types import Camera, Events, EventStream, EventWindow, HandPose, InputError, Side
 
 FILES = ("poses.npz", "poses.csv", "overlay.mp4", "summary.json")
@@ -54,7 +54,7 @@ class Track:
     status: Shaped[np.ndarray, " n"]
     events: Int64[np.ndarray, " n"]
     seconds: float = 0.0
-    """How long the tracking took, without reading the models, drawing and writing."""
+    """How long all tracker steps took together, without reading and drawing."""
 
     def __len__(self) -> int:
         return len(self.t_us)
@@ -166,16 +166,17 @@ def _results(
     draw: Callable[[EventWindow, TrackResult], None] | None,
     progress: Callable[[TrackResult], None],
 ) -> tuple[list[TrackResult], float]:
-    """All results, and the seconds that reading and tracking took without the drawing."""
+    """All results, and the seconds that the steps took: without reading, cutting into windows and drawing."""
     results: list[TrackResult] = []
-    seconds, start = 0.0, time.perf_counter()
-    for window, result in track_stream(tracker, stream, stride_us):
+    state, seconds = TrackerState(), 0.0
+    for window in whole_windows(stream, tracker.estimator.input_config.window_us, stride_us):
+        start = time.perf_counter()
+        result, state = step(tracker, window, state)
         seconds += time.perf_counter() - start
         results.append(result)
         if draw is not None:
             draw(window, result)
         progress(result)
-        start = time.perf_counter()
     if not results:
         raise InputError(
             "The recording holds no events. Wanted a recording of a moving hand; look at the file with `evhands info`, "

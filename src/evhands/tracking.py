@@ -176,15 +176,13 @@ def track_windows(
 def track_stream(
     tracker: Tracker, stream: EventStream, stride_us: int | None = None
 ) -> Iterator[tuple[EventWindow, TrackResult]]:
-    """Track a stream, live or from a file; the estimator's own stride unless another is given.
-
-    Windows that the end of the stream cuts short are left out, but for a stream shorter than one window.
-    """
+    """Track a stream, live or from a file; the estimator's own stride unless another is given."""
     inputs = tracker.estimator.input_config
-    return track_windows(tracker, _whole_windows(stream, inputs.window_us, stride_us or inputs.stride_us))
+    return track_windows(tracker, whole_windows(stream, inputs.window_us, stride_us or inputs.stride_us))
 
 
-def _whole_windows(stream: EventStream, length_us: int, stride_us: int) -> Iterator[EventWindow]:
+def whole_windows(stream: EventStream, length_us: int, stride_us: int) -> Iterator[EventWindow]:
+    """The windows of a stream but for those that its end cuts short; one shorter than a window gives that window."""
     watched = _LastTime(stream)
     for count, window in enumerate(windows_by_time(watched, length_us, stride_us)):
         if count == 0 or window.end_us <= watched.last_us + 1:

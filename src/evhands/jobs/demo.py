@@ -56,7 +56,7 @@ def report(track: Track, recording: Recording, constant: ConstantPose, out: Path
         f"{'':12}{'this track':>10}{'best constant pose':>20}",
         f"{'MPJPE':12}{mpjpe_mm:7.1f} mm{constant_mm:17.1f} mm   (21 joints, wrist on wrist)",
         f"{'PA-MPJPE':12}{pa_mm:7.1f} mm{constant_pa_mm:17.1f} mm   (after the best similarity transform)",
-        f"speed       {track.poses_per_second:.0f} poses/s, one window at a time, reading included",
+        f"speed       {track.poses_per_second:.0f} poses/s, one window at a time (crop, network, hand)",
         f"poses       {out / 'poses.npz'}  {out / 'poses.csv'}",
     ]
     if video:
@@ -65,7 +65,7 @@ def report(track: Track, recording: Recording, constant: ConstantPose, out: Path
 
 
 def labelled(recording: Recording, track: Track) -> tuple[np.ndarray, np.ndarray]:
-    """Times and joints of the truth within the time of the track: before its first whole window nothing can be known."""
+    """Times and joints of the truth within the time of the track: nothing is known before its first window."""
     assert recording.pose_t_us is not None and recording.joints_m is not None
     inside = (recording.pose_t_us >= track.t_us[0]) & (recording.pose_t_us <= track.t_us[-1])
     return recording.pose_t_us[inside], recording.joints_m[inside].astype(np.float64)

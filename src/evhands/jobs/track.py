@@ -131,7 +131,7 @@ def report(result: Track, out: Path, video: bool = True) -> str:
         ("hand found", f"{100 * facts['tracked_share']:.1f} % of {facts['windows']} windows"
                        f" ({100 * facts['held_share']:.1f} % kept while still)"),
         ("confidence", f"{facts['mean_confidence']:.2f} on average"),
-        ("speed", f"{facts['poses_per_second']:.0f} poses/s with model {result.model}, reading included"),
+        ("speed", f"{facts['poses_per_second']:.0f} poses/s with model {result.model} (crop, network, hand)"),
         ("files", "  ".join(str(out / name) for name in names)),
     ]  # fmt: skip
     if not result.tracked.any():
