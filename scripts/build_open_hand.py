@@ -243,6 +243,28 @@ def build() -> dict[str, Array]:
     }
 
 
+def figures(arrays: dict[str, Array]) -> str:
+    """What docs/open-hand.md quotes, measured on the mesh."""
+    vertices, faces = 1000.0 * arrays["vertices"], arrays["faces"]
+    corners = vertices[faces]
+    volume = np.einsum("ij,ij->", corners[:, 0], np.cross(corners[:, 1], corners[:, 2])) / 6000
+    edges = np.linalg.norm(corners - np.roll(corners, 1, axis=1), axis=-1)
+    knuckles = vertices[(np.abs(vertices[:, 0] + 86) < 5) & (np.abs(vertices[:, 2]) < 50)]
+    palm = vertices[(np.abs(vertices[:, 0] + 80) < 8) & (np.abs(vertices[:, 2] - 4) < 10)]
+    wrist = vertices[np.abs(vertices[:, 0]) < 6]
+    joints = np.linalg.norm(arrays["joint_regressor"] @ arrays["vertices"] - REST_JOINTS, axis=1) * 1000
+    return "\n".join(
+        [
+            f"{len(vertices)} vertices, {len(faces)} faces, {volume:.0f} cm3 (forearm stump included)",
+            f"edges {edges.min():.1f} / {np.median(edges):.1f} / {edges.max():.1f} mm (shortest, median, longest)",
+            f"hand length {np.linalg.norm(vertices[arrays['tip_vertices'][2]]):.0f} mm, "
+            f"breadth {np.ptp(knuckles[:, 2]):.0f} mm, thickness {np.ptp(palm[:, 1]):.0f} mm, "
+            f"wrist {np.ptp(wrist[:, 2]):.0f} x {np.ptp(wrist[:, 1]):.0f} mm",
+            f"joints regressed to within {joints.max():.2f} mm",
+        ]
+    )
+
+
 def main() -> None:
     """Build and write the asset."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -251,7 +273,8 @@ def main() -> None:
     arrays = build()
     with replacing(out) as temporary:
         np.savez_compressed(temporary, **arrays)
-    print(f"{out}: {len(arrays['vertices'])} vertices, {len(arrays['faces'])} faces, {out.stat().st_size / 1e3:.0f} kB")
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
+    print(figures(arrays))
 
 
 if __name__ == "__main__":

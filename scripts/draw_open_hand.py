@@ -86,7 +86,7 @@ def sheet(images: list[list[Array]], columns: list[str], rows: list[str], path: 
     left, top = 26 if rows else 0, 26 if columns else 0
     table = np.pad(table, ((top, 0), (left, 0), (0, 0)), constant_values=np.nan)
     table = np.where(np.isnan(table), BACKGROUND, table)
-    figure = plt.figure(figsize=(table.shape[1] / 100, table.shape[0] / 100), dpi=100)
+    figure = plt.figure(figsize=(table.shape[1] / 100, table.shape[0] / 100), dpi=100, facecolor=BACKGROUND)
     figure.figimage(table)
     style = {"ha": "center", "va": "center", "fontsize": 12, "color": "0.25"}
     for k, name in enumerate(columns):

@@ -84,7 +84,7 @@ class Section(NamedTuple):
     depth: tuple[float, float, float]
 
 
-# Breadth and depth at PIP and DIP: mean of the men and women of Garrett 1971 and Greiner 1991, rounded to 0.5 mm.
+# Breadth and depth at PIP and DIP near the mean of men and women in Garrett 1971 and Greiner 1991, in steps of 0.5 mm.
 SECTIONS = {
     "index": Section((20.0, 19.5, 17.0), (21.0, 17.5, 14.0)),
     "middle": Section((20.0, 19.5, 17.0), (21.5, 18.0, 14.5)),
