@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 
 from evhands.events.representations import lnes, voxel_grid
-from evhands.geometry import affine_between, crop_camera, resize_camera, undistortion_map
-from evhands.types import Camera, EventWindow, WindowBatch
+from evhands.events.windows import batch_windows, crop_map
+from evhands.geometry import crop_camera, resize_camera, undistortion_map
+from evhands.types import Camera, EventWindow, Size, WindowBatch
 
 OVERVIEW_SIZE = (88, 64)
 """Width and height of the small picture of the whole image that the detector reads."""
@@ -44,34 +46,18 @@ def crop_windows(windows: Sequence[EventWindow], camera: Camera, crops: Sequence
 
     All crops must have the same size. Every event of a window is used; an empty window stays empty.
     """
-    lookup = undistortion_map(camera) if np.any(camera.distortion) else None
-    columns: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]] = []
-    for window, crop in zip(windows, crops, strict=True):
-        columns.append(_one_window(window, affine_between(camera, crop), crop.size, lookup))
-    offsets = np.cumsum([0] + [len(c[0]) for c in columns], dtype=np.int64)
-    x, y, t, p = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    return WindowBatch(x, y, t, p, offsets, crops[0].size)
+    table = _undistortion_table(camera) if np.any(camera.distortion) else None
+    return batch_windows(windows, [crop_map(camera, crop, table) for crop in crops], inside="centres")
 
 
-def _one_window(
-    window: EventWindow,
-    affine: tuple[np.ndarray, np.ndarray],
-    size: tuple[int, int],
-    lookup: np.ndarray | None,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    events = window.events
-    if lookup is None:
-        x, y = events.x.astype(np.float32), events.y.astype(np.float32)
-    else:
-        points = lookup[events.y, events.x]
-        x, y = points[:, 0], points[:, 1]
-    scale, offset = affine
-    x = x * np.float32(scale[0]) + np.float32(offset[0])
-    y = y * np.float32(scale[1]) + np.float32(offset[1])
-    inside = (x >= 0) & (y >= 0) & (x <= size[0] - 1) & (y <= size[1] - 1)
-    length = max(window.end_us - window.start_us, 1)
-    t = ((events.t_us[inside] - window.start_us) / length).astype(np.float32)
-    return x[inside], y[inside], t, events.p[inside]
+def _undistortion_table(camera: Camera) -> np.ndarray:
+    return _cached_table(camera.K.tobytes(), camera.distortion.tobytes(), camera.size)
+
+
+@lru_cache(maxsize=4)
+def _cached_table(K: bytes, distortion: bytes, size: Size) -> np.ndarray:
+    """A camera stays for a recording, and its table costs as much as hundreds of windows."""
+    return undistortion_map(Camera(np.frombuffer(K).reshape(3, 3), size, np.frombuffer(distortion)))
 
 
 def crop_inputs(

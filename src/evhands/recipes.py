@@ -31,8 +31,9 @@ class TrainConfig:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     warmup_steps: int = 300
-    clips: int = 8
-    windows: int = 6
+    images: int = 36
+    """Images a step: lengths of sequences are drawn from `windows`, and as many clips as fill them."""
+    windows: tuple[int, ...] = (2, 4, 6, 10)
     average: float = 0.998
     """Decay of the averaged weights, which are the ones that are shipped."""
     clip_norm: float = 1.0
@@ -51,8 +52,8 @@ class Task(nn.Module, ABC):
     model: nn.Module
 
     @abstractmethod
-    def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> Tensors:
-        """Tensors of some rows of shards, augmented where a generator is given."""
+    def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
+        """An augmented training batch of about `config.images` images, all drawn by `rng`."""
 
     @abstractmethod
     def forward(self, batch: Tensors) -> Tensors: ...
@@ -71,18 +72,20 @@ class SmallTask(Task):
         self.config = config
         self.model = SmallEstimator(config.model).to(memory_format=torch.channels_last)
 
-    def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> Tensors:
+    def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
+        count = int(rng.choice(self.config.windows))
+        rows = pool.take(rng.integers(0, len(pool), max(self.config.images // count, 4)))
         total = rows["lnes"].shape[1]
-        chosen = np.arange(total)
-        if rng is not None:
-            step = 1 + int(rng.random() < 0.5 and 2 * (self.config.windows - 1) < total)
-            first = rng.integers(0, total - step * (self.config.windows - 1))
-            chosen = first + step * np.arange(self.config.windows)
+        step = 1 + int(rng.random() < 0.5 and 2 * (count - 1) < total)
+        first = rng.integers(0, total - step * (count - 1))
+        return self.batch(rows, first + step * np.arange(count), rng)
+
+    def batch(self, rows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
+        """Tensors (T, B, ...) of the chosen windows of some rows, augmented where a generator is given."""
         lnes = rows["lnes"][:, chosen].astype(np.float32) / 255
         if rng is not None:
             lnes = augmented(lnes, rng, self.config.thinning, self.config.noise)
-        names = {"K": "K", "joints": "joints", "orientation": "orientation", "rotvecs": "rotvecs"}
-        values = {name: rows[field][:, chosen] for name, field in names.items()} | {"lnes": lnes}
+        values = {name: rows[name][:, chosen] for name in ("K", "joints", "orientation", "rotvecs")} | {"lnes": lnes}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(np.swapaxes(v, 0, 1))) for name, v in values.items()}
         shape = torch.from_numpy(np.ascontiguousarray(rows["shape"]))
         return tensors | {"shape": shape.expand(len(chosen), -1, -1)}
@@ -109,7 +112,7 @@ class SmallTask(Task):
         assert isinstance(model, SmallEstimator)
         errors: dict[str, list[np.ndarray]] = {"mpjpe_mm": [], "pa_mpjpe_mm": [], "uv_px": []}
         for rows in row_batches(pool, 16):
-            batch = self.batch(rows, None)
+            batch = self.batch(rows, np.arange(rows["lnes"].shape[1]))
             output, decoded = self.outputs(model, batch)
             target = small_target(
                 batch["joints"],
@@ -120,8 +123,8 @@ class SmallTask(Task):
                 model.input_config.size_px,
             )
             predicted, truth = decoded.joints.flatten(0, 1).numpy(), target.joints.flatten(0, 1).numpy()
-            errors["mpjpe_mm"].append(1000 * mpjpe(predicted, truth))
-            errors["pa_mpjpe_mm"].append(1000 * pa_mpjpe(predicted, truth))
+            errors["mpjpe_mm"].append(1000 * mpjpe(predicted, truth)["mpjpe21"])
+            errors["pa_mpjpe_mm"].append(1000 * pa_mpjpe(predicted, truth)["pa_mpjpe21"])
             uv = (output.uv - target.uv).norm(dim=-1).mean(-1) * (model.input_config.size_px / 2)
             errors["uv_px"].append(uv.flatten().numpy())
         return {name: float(np.concatenate(values).mean()) for name, values in errors.items()}
@@ -136,7 +139,11 @@ class DetectorTask(Task):
         self.config = config
         self.model = Detector(config.model).to(memory_format=torch.channels_last)
 
-    def batch(self, rows: np.ndarray, rng: np.random.Generator | None) -> Tensors:
+    def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
+        return self.batch(pool.take(rng.integers(0, len(pool), self.config.images // 2)), rng)
+
+    def batch(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
+        """Overview pictures and boxes of some rows, augmented where a generator is given."""
         image = rows["overview"].reshape(-1, *rows["overview"].shape[2:]).astype(np.float32) / 255
         box = rows["box"].reshape(-1, 3).copy()
         if rng is not None:
@@ -152,7 +159,7 @@ class DetectorTask(Task):
         """Median distance of the centre in hand extents, share within half an extent, median ratio of the extent."""
         place, ratio = [], []
         for rows in row_batches(pool, 64):
-            batch = self.batch(rows, None)
+            batch = self.batch(rows)
             maps, box = model(batch["image"]), batch["box"]
             cell = maps[:, 0].flatten(1).argmax(1)
             row, column = cell // maps.shape[-1], cell % maps.shape[-1]
@@ -206,7 +213,7 @@ def small_recipe() -> TrainConfig:
 def detector_recipe() -> TrainConfig:
     """The detector on the overview pictures of the same clips."""
     weights = {"place": 1.0, "offset": 0.5, "extent": 1.0}
-    return TrainConfig(model=DetectorConfig(), weights=weights, steps=8000, hours=0.25, clips=24)
+    return TrainConfig(model=DetectorConfig(), weights=weights, steps=8000, hours=0.25, images=48)
 
 
 RECIPES: dict[str, tuple[Callable[[], TrainConfig], type[Task]]] = {

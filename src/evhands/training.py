@@ -46,10 +46,9 @@ def train(config: TrainConfig, recipe: str, data: Path, out: Path, *, device: st
         began, saved = time.monotonic() - progress["seconds"], time.monotonic()
         while (share := _share(config, progress)) < 1:
             rng = np.random.default_rng((config.seed, progress["step"]))
-            rows = pool.take(rng.integers(0, len(pool), config.clips))
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * _schedule(share, progress["step"], config.warmup_steps)
-            losses = step(fabric.to_device(task.batch(rows, rng)))
+            losses = step(fabric.to_device(task.sample(pool, rng)))
             total = torch.stack([config.weights[name] * value.mean() for name, value in losses.items()]).sum()
             fabric.backward(total)
             norm = fabric.clip_gradients(step, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
@@ -61,9 +60,9 @@ def train(config: TrainConfig, recipe: str, data: Path, out: Path, *, device: st
             _average(average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
             bar.update(row, completed=progress["step"], description=f"{recipe} loss {float(total.detach()):.3f}")
             if progress["step"] % 50 == 0:
+                pool.refresh()
                 fabric.log_dict({f"loss/{k}": v.detach().mean().item() for k, v in losses.items()}, progress["step"])
             if progress["step"] % config.validate_every == 0:
-                pool.refresh()
                 figures = task.figures(average, held_out)
                 fabric.log_dict({f"val/{k}": v for k, v in figures.items()}, progress["step"])
                 _log(out, {**progress, "clips": len(pool), "loss": float(total.detach()), **figures}, bar)

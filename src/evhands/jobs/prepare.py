@@ -51,7 +51,7 @@ def prepare(
 
 def clip_configs(wide: float) -> tuple[ClipConfig, ClipConfig, float]:
     """(frontal clips, wide clips, share of the wide ones) of the training distribution."""
-    frontal = ClipConfig(duration_us=440_000)
+    frontal = ClipConfig(duration_us=440_000, step_px=1.0)
     return frontal, replace(frontal, orientation="wide"), wide
 
 

@@ -22,7 +22,7 @@ def train(
     recipe: Literal["small", "detector"] = "small",
     hours: float | None = None,
     steps: int | None = None,
-    clips: int | None = None,
+    images: int | None = None,
     learning_rate: float | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -39,7 +39,7 @@ def train(
         recipe: what to train.
         hours: stop after so many hours of training in all (the recipe's own when left out).
         steps: ... or after so many steps.
-        clips: clips a step.
+        images: images a step.
         learning_rate: of AdamW, at its peak.
         seed: of the first weights and of the order of the clips.
         device: cpu, cuda or auto.
@@ -47,10 +47,10 @@ def train(
     """
     torch.set_num_threads(threads)
     config = replace(RECIPES[recipe][0](), seed=seed)
-    given: dict[str, Any] = {"hours": hours, "steps": steps, "clips": clips, "learning_rate": learning_rate}
+    given: dict[str, Any] = {"hours": hours, "steps": steps, "images": images, "learning_rate": learning_rate}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
-    if config.hours <= 0 or config.steps <= 0 or config.clips <= 0:
-        raise InputError(f"hours {config.hours}, steps {config.steps} and clips {config.clips} must all be above zero.")
+    if config.hours <= 0 or config.steps <= 0 or config.images <= 0:
+        raise InputError(f"hours {config.hours}, steps {config.steps} and images {config.images} must all be above zero.")
     command = "evhands " + shlex.join(sys.argv[1:])
     path = run(config, recipe, data, out, device=device, command=command)
     print(f"Wrote {path}. Try it: evhands track RECORDING --out DIR --model {path}")
