@@ -106,7 +106,7 @@ def _shade(vertices, faces, albedo, lights, ambient, occlusion, dark):  # type: 
         distance = np.sqrt(vertices[v, 0] ** 2 + vertices[v, 1] ** 2 + vertices[v, 2] ** 2)
         facing = -(normals[v, 0] * vertices[v, 0] + normals[v, 1] * vertices[v, 1] + normals[v, 2] * vertices[v, 2])
         facing = min(max(facing / distance, 0.0), 1.0)
-        out[v] = np.log(albedo[v] * light * (1 - occlusion * (1 - facing)) + dark)
+        out[v] = np.log(albedo[v] * light * (1 - occlusion * (1 - facing * facing)) + dark)
     return out
 
 
@@ -117,19 +117,16 @@ def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: 
     image = _padded(background, gx0, gy0, x1 + 1, y1 + 1)
     nearest = np.zeros(image.shape, np.float32)  # inverse depth
     one, nil, near = np.float32(1), np.float32(0), np.float32(NEAR_M)
-    left_px, top_px = np.float32(gx0), np.float32(gy0)
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ax, ay = points[a, 0] - left_px, points[a, 1] - top_px
-        bx, by = points[b, 0] - left_px, points[b, 1] - top_px
-        cx, cy = points[c, 0] - left_px, points[c, 1] - top_px
+        ax, ay, bx, by, cx, cy = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if area >= nil:  # outward normals are counter-clockwise, which with y down is a negative area when facing us
             continue
-        left = max(int(np.ceil(min(ax, bx, cx))), 0)
-        right = min(int(np.floor(max(ax, bx, cx))) + 1, image.shape[1])
-        top = max(int(np.ceil(min(ay, by, cy))), 0)
-        bottom = min(int(np.floor(max(ay, by, cy))) + 1, image.shape[0])
+        left = max(int(np.ceil(min(ax, bx, cx))), gx0)
+        right = min(int(np.floor(max(ax, bx, cx))) + 1, x1 + 1)
+        top = max(int(np.ceil(min(ay, by, cy))), gy0)
+        bottom = min(int(np.floor(max(ay, by, cy))) + 1, y1 + 1)
         if left >= right or top >= bottom:
             continue
         if vertices[a, 2] < near or vertices[b, 2] < near or vertices[c, 2] < near:
@@ -142,19 +139,20 @@ def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: 
         zb, zc = zb - za, zc - za
         sa = shade[a]
         sb, sc = shade[b] - sa, shade[c] - sa
+        # Sensor pixels, not those of the box: the same numbers whatever the box, so that a still edge stays still.
         for y in range(top, bottom):
             dy = np.float32(y) - ay
-            wb_row, wc_row = dy * wb_y - ax * wb_x, dy * wc_y - ax * wc_x
+            wb_row, wc_row = dy * wb_y, dy * wc_y
             for x in range(left, right):
-                xf = np.float32(x)
-                wb = wb_row + xf * wb_x
-                wc = wc_row + xf * wc_x
+                dx = np.float32(x) - ax
+                wb = wb_row + dx * wb_x
+                wc = wc_row + dx * wc_x
                 if wb < nil or wc < nil or wb + wc > one:
                     continue
                 z = za + wb * zb + wc * zc
-                if z > nearest[y, x]:
-                    nearest[y, x] = z
-                    image[y, x] = sa + wb * sb + wc * sc
+                if z > nearest[y - gy0, x - gx0]:
+                    nearest[y - gy0, x - gx0] = z
+                    image[y - gy0, x - gx0] = sa + wb * sb + wc * sc
     return _blur(image)
 
 

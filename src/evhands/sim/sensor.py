@@ -271,6 +271,8 @@ def _expose(  # type: ignore[no-untyped-def]
             if not fires[i]:
                 continue
             after, base = row[1][i], row[2][i]
+            if after == before[i]:  # rounding left it at its threshold in an earlier step
+                continue
             brighter = after > base
             step = row[3][i] if brighter else row[4][i]
             crossings = int(abs(after - base) / step)
