@@ -1,0 +1,77 @@
+"""Laws of shards: rows hold what the one preprocessing path sees, and files that grow are read whole."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evhands.data.shards import LabelledClip, ShardConfig, ShardPool, clip_row, write_shard
+from evhands.geometry import crop_camera, default_camera, project
+from evhands.types import Events, HandPose
+
+CONFIG = ShardConfig(windows=3, clips_per_shard=2)
+CAMERA = default_camera((346, 260))
+
+
+def clip(index: int = 0) -> LabelledClip:
+    """A clip without a simulator: joints on a moving grid, events at random places near them."""
+    rng = np.random.default_rng(index)
+    t_us = np.array([100_000, 133_333, 166_667, 200_000])
+    grid = np.stack([*np.meshgrid(np.linspace(-0.07, 0.07, 7), np.linspace(-0.06, 0.06, 3)), np.full((3, 7), 0.5)], -1)
+    joints = grid.reshape(21, 3)[None] + np.linspace(0, 0.03, 4)[:, None, None] * [1, 0, 0]
+    n = 3000
+    x, y = np.rint(project(joints[0, rng.integers(0, 21, n)], CAMERA.K) + rng.normal(0, 6, (n, 2))).astype(int).T
+    events = Events(
+        x.clip(0, 345).astype(np.uint16), y.clip(0, 259).astype(np.uint16), np.sort(rng.integers(0, 200_000, n)),
+        rng.random(n) < 0.5, (346, 260),
+    )  # fmt: skip
+    values = [np.zeros((4, 3)), joints[:, 0], np.zeros((4, 15, 3)), np.ones((4, 10))]
+    pose = HandPose("right", *(v.astype(np.float32) for v in values))
+    return LabelledClip(events, CAMERA, t_us, pose, joints.astype(np.float32))
+
+
+def test_rows_are_reproducible_and_jitter_follows_the_seed():
+    one, same = (clip_row(clip(), CONFIG, np.random.default_rng(1)) for _ in range(2))
+    other = clip_row(clip(), CONFIG, np.random.default_rng(2))
+    assert one.tobytes() == same.tobytes()
+    assert np.abs(one["K"] - other["K"]).max() > 1 and (one["joints"] == other["joints"]).all()
+
+
+def test_crops_hold_the_hand():
+    """The joints of a row, projected by the row's K, stay in the crop for jitters within three deviations."""
+    rows = [clip_row(clip(i), CONFIG, np.random.default_rng(i)) for i in range(12)]
+    inside = [(project(r["joints"], r["K"]) > -5) & (project(r["joints"], r["K"]) < 101) for r in rows]
+    assert np.mean(inside) > 0.97
+
+
+def test_images_are_those_of_the_preprocessing_path():
+    """Without jitter a row holds the crop at the joints' box, quantised to bytes."""
+    still = ShardConfig(windows=3, clips_per_shard=2, shift=0.0, scale=0.0)
+    row, source = clip_row(clip(), still, np.random.default_rng(0)), clip()
+    points = project(source.joints_m[-1], CAMERA.K)
+    low, high = points.min(0), points.max(0)
+    crop = crop_camera(CAMERA, (low + high) / 2, float((high - low).max()) * still.inputs.crop_scale, 96)
+    np.testing.assert_allclose(row["K"][-1], crop.K, rtol=1e-6)
+    in_window = (source.events.t_us >= 200_000 - 66_667) & (source.events.t_us < 200_000)
+    assert row["events"][-1] == in_window.sum()
+    assert row["lnes"][-1].max() <= 255 and (row["lnes"][-1] > 0).any()
+
+
+def test_a_growing_folder(tmp_path):
+    pool = ShardPool(tmp_path)
+    assert len(pool) == 0
+    path = write_shard(tmp_path, 0, clip, CONFIG, 5)
+    before = path.read_bytes()
+    assert pool.refresh() == 2
+    write_shard(tmp_path, 1, clip, CONFIG, 5)
+    assert write_shard(tmp_path, 0, lambda i: pytest.fail("made again"), CONFIG, 5).read_bytes() == before
+    assert pool.refresh() == 4
+    rows = pool.take(np.array([3, 0]))
+    assert rows[0].tobytes() == clip_row(clip(3), CONFIG, np.random.default_rng((5, 3, 7))).tobytes()
+
+
+def test_overview_boxes_cover_the_joints():
+    row = clip_row(clip(), CONFIG, np.random.default_rng(0))
+    image, (x, y, extent) = row["overview"][0], row["box"][0]
+    rows, columns = np.nonzero(image.max(0))
+    assert abs(columns.mean() - x) < extent / 3 and abs(rows.mean() - y) < extent / 3

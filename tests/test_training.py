@@ -1,0 +1,118 @@
+"""Laws of the training loop: it learns, stops and goes on as if it had not stopped."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from evhands.data.shards import ShardConfig, ShardPool, row_dtype
+from evhands.models.checkpoint import read_checkpoint
+from evhands.recipes import RECIPES, SmallTask, augmented, moved, small_recipe
+from evhands.training import train
+from evhands.types import InputError
+
+CONFIG = ShardConfig(windows=4, clips_per_shard=4)
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """Rows with a plausible hand and images that show where its joints are."""
+    from evhands.geometry import project
+    from evhands.models.small import SmallConfig, SmallEstimator
+
+    torch.manual_seed(0)
+    estimator = SmallEstimator(SmallConfig())
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        rows = np.zeros(4, row_dtype(CONFIG))
+        rotvecs = estimator.joint_rotvecs(torch.randn(4, 1, 24)).expand(4, 4, 15, 3)
+        shape = torch.randn(4, 1, 10)
+        posed = estimator.hand.with_shape(shape).with_pose(torch.zeros(4, 4, 3), rotvecs, torch.tensor([0.05, 0, 0.5]))
+        rows["joints"] = posed.joints().numpy()
+        rows["rotvecs"], rows["shape"] = rotvecs.numpy(), shape[:, 0].numpy()
+        rows["K"] = [[300, 0, 40], [0, 300, 48], [0, 0, 1]]
+        pixels = project(rows["joints"], rows["K"][0, 0]).round().astype(int).clip(0, 95)
+        for b, t in np.ndindex(4, 4):
+            rows["lnes"][b, t, :, pixels[b, t, :, 1], pixels[b, t, :, 0]] = 255
+        rows["overview"] = rng.integers(0, 2, rows["overview"].shape) * 255
+        rows["box"] = [40.0, 30.0, 20.0]
+        (tmp_path / split).mkdir()
+        np.save(tmp_path / split / "shard-00000.npy", rows)
+    return tmp_path
+
+
+def config(steps: int, **changes):
+    return replace(
+        small_recipe(), steps=steps, hours=9.0, images=8, windows=(2,), warmup_steps=2, validate_every=10, **changes
+    )
+
+
+def test_training_learns_what_it_sees(shards):
+    train(replace(config(30), validate_every=3), "small", shards, shards / "run", device="cpu")
+    with open(shards / "run" / "log.csv") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses[-1] < 0.8 * losses[0], losses
+    checkpoint = read_checkpoint(shards / "run" / "model.pt", wanted="small")
+    assert checkpoint.meta.data["train_clips"] == 4 and checkpoint.meta.figures["mpjpe_mm"] > 0
+
+
+def test_stopped_and_resumed_is_uninterrupted(shards, monkeypatch):
+    """Every random draw belongs to its step, so a run in two parts gives the weights of a run in one."""
+    whole = config(6, save_every_s=1e9)
+    train(whole, "small", shards, shards / "whole", device="cpu")
+    interrupted = {"calls": 0}
+    draw = SmallTask.sample
+
+    def sample(self, pool, rng):
+        interrupted["calls"] += 1
+        if interrupted["calls"] == 4:
+            raise KeyboardInterrupt
+        return draw(self, pool, rng)
+
+    monkeypatch.setattr(SmallTask, "sample", sample)
+    with pytest.raises(KeyboardInterrupt):
+        train(replace(whole, save_every_s=0.0), "small", shards, shards / "parts", device="cpu")
+    monkeypatch.setattr(SmallTask, "sample", draw)
+    train(whole, "small", shards, shards / "parts", device="cpu")
+    one, two = (read_checkpoint(shards / run / "model.pt").model.state_dict() for run in ("whole", "parts"))
+    for name, value in one.items():
+        torch.testing.assert_close(two[name], value, atol=1e-6, rtol=1e-5)
+
+
+def test_the_detector_trains_on_the_same_loop(shards):
+    detector = replace(RECIPES["detector"][0](), steps=4, images=8, warmup_steps=2, validate_every=2)
+    path = train(detector, "detector", shards, shards / "detector", device="cpu")
+    assert 0 <= read_checkpoint(path, wanted="detector").meta.figures["found_share"] <= 1
+
+
+def test_no_shards_is_a_clear_error(tmp_path):
+    with pytest.raises(InputError, match="evhands prepare"):
+        train(config(1), "small", tmp_path, tmp_path / "run", device="cpu")
+
+
+def test_augmentation_thins_and_adds_within_its_bounds():
+    images = np.full((6, 3, 2, 32, 32), 0.5, np.float32)
+    kept = augmented(images, np.random.default_rng(0), thinning=0.3, noise=0.0)
+    assert 0.7 < (kept == 0.5).mean() < 1 and set(np.unique(kept)) == {0.0, 0.5}
+    added = augmented(np.zeros_like(images), np.random.default_rng(0), thinning=0.0, noise=0.05)
+    assert 0 < (added > 0).mean() < 0.05
+
+
+def test_moved_pictures_take_their_boxes_along():
+    images, boxes = np.zeros((1, 2, 64, 88), np.float32), np.array([[40.0, 30.0, 20.0]], np.float32)
+    images[0, :, 30, 40] = 1
+    for seed in range(8):
+        shifted, box = moved(images, boxes, np.random.default_rng(seed))
+        row, column = np.argwhere(shifted[0, 0])[0]
+        assert (box[0, :2] == [column, row]).all() and box[0, 2] == 20
+
+
+def test_validation_looks_at_all_rows(shards):
+    task = SmallTask(config(1))
+    figures = task.figures(task.model.eval(), ShardPool(shards / "val"))
+    assert set(figures) == {"mpjpe_mm", "pa_mpjpe_mm", "uv_px"} and all(np.isfinite(v) for v in figures.values())
