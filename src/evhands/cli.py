@@ -127,7 +127,7 @@ def _call(name: str, arguments: list[str]) -> int:
     try:
         options = parser.instantiate_classes(parser.parse_args(_as_the_parser_spells_it(arguments, parser))).as_dict()
     except ArgumentError as error:
-        return _complain(name, f"{error} See `evhands {name} --help`.")
+        return _complain(name, f"{_plain(str(error))} See `evhands {name} --help`.")
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
     try:
@@ -188,6 +188,15 @@ def _as_the_parser_spells_it(arguments: list[str], parser: ArgumentParser) -> li
             option, equals, value = argument.partition("=")
             result.append(spelling.get(option.replace("_", "-"), option) + equals + value)
     return result
+
+
+def _plain(message: str) -> str:
+    """An error of the parser without the parser's own words."""
+    message = re.sub(r'Parser key "([\w.]+)":', r"\1:", " ".join(message.split()))
+    union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: (.*)"
+    message = re.sub(union, r"Expected \1. Got value: \2", message).replace("NoneType", "null")
+    message = re.sub(r"typing\.Literal\[(.*?)\]", r"value of \1", message)
+    return message.removesuffix(".") + "."
 
 
 def _description(name: str, job: Callable[..., Any]) -> str:
