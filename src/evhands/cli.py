@@ -194,7 +194,8 @@ def _plain(message: str) -> str:
     """An error of the parser without the parser's own words."""
     message = re.sub(r'Parser key "([\w.]+)":', r"\1:", " ".join(message.split()))
     union = r"Does not validate against any of the Union subtypes Subtypes: \[(.*?)\] Errors: .* Given value: (.*)"
-    message = re.sub(union, r"Expected \1. Got value: \2", message).replace("NoneType", "null")
+    message = re.sub(union, r"Expected \1. Got value: \2", message)
+    message = re.sub(r"<class '([\w.]+)'>", r"\1", message).replace("NoneType", "null")
     message = re.sub(r"typing\.Literal\[(.*?)\]", r"value of \1", message)
     return message.removesuffix(".") + "."
 
