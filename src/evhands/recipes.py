@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from evhands.data.shards import ShardPool
@@ -40,6 +41,8 @@ class TrainConfig:
     validate_every: int = 1000
     save_every_s: float = 120.0
     seed: int = 0
+    turned_share: float = 0.3
+    """Share that is kept of the clips outside the frontal range, which are harder and can wait."""
     thinning: float = 0.3
     """Largest share of the pixels of a window that augmentation empties, as a sensor with a higher threshold would."""
     noise: float = 0.01
@@ -74,11 +77,18 @@ class SmallTask(Task):
 
     def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
         count = int(rng.choice(self.config.windows))
-        rows = pool.take(rng.integers(0, len(pool), max(self.config.images // count, 4)))
+        rows = self._drawn(pool, max(self.config.images // count, 4), rng)
         total = rows["lnes"].shape[1]
         step = 1 + int(rng.random() < 0.5 and 2 * (count - 1) < total)
         first = rng.integers(0, total - step * (count - 1))
         return self.batch(rows, first + step * np.arange(count), rng)
+
+    def _drawn(self, pool: ShardPool, count: int, rng: np.random.Generator) -> np.ndarray:
+        """Rows at random, those of turned hands more rarely."""
+        rows = pool.take(rng.integers(0, len(pool), 2 * count))
+        kept = frontal(rows["orientation"][:, 0]) | (rng.random(len(rows)) < self.config.turned_share)
+        order = np.argsort(~kept, kind="stable")
+        return rows[order[:count]]
 
     def batch(self, rows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
         """Tensors (T, B, ...) of the chosen windows of some rows, augmented where a generator is given."""
@@ -173,6 +183,14 @@ class DetectorTask(Task):
             "found_share": float((distance < 0.5).float().mean()),
             "extent_log_ratio": float(log_ratio.median()),
         }
+
+
+def frontal(orientation: np.ndarray, tilt: float = 0.9, turn: float = 0.8) -> np.ndarray:
+    """Which rotation vectors (n, 3) show palm or back within `tilt` of the optical axis, fingers up within `turn`, rad."""
+    rotation = Rotation.from_rotvec(orientation).as_matrix()
+    fingers = -rotation[:, :, 0]
+    upright = np.abs(np.arctan2(fingers[:, 0], -fingers[:, 1])) < turn
+    return upright & (np.abs(rotation[:, 2, 1]) > np.cos(tilt))
 
 
 def augmented(images: np.ndarray, rng: np.random.Generator, thinning: float, noise: float) -> np.ndarray:

@@ -68,6 +68,8 @@ class SmallOutput:
     coefficients: Tensor
     shape: Tensor
     flow: Tensor | None = None
+    heat: Tensor | None = None
+    """(.., 21, h * w) logits of the heat maps."""
 
 
 def _each(output: SmallOutput, change: Callable[[Tensor], Tensor]) -> SmallOutput:
@@ -208,21 +210,21 @@ class SmallNetwork(nn.Module):
         N, _, H, W = features.shape
         heat, depth = self.maps(features).flatten(2).chunk(2, dim=1)
         weight = heat.softmax(dim=2)
-        cells = _cell_centres(H, W, features.device)
+        cells = cell_centres(H, W, features.device)
         uv = weight @ cells
         z = (weight * depth).sum(dim=2)
         local = weight @ features.flatten(2).transpose(1, 2)
         local = F.relu(self.gather(torch.cat([local, uv - uv[:, PALM].mean(1, keepdim=True), z[..., None]], dim=2)))
         values = self.head(self.trunk(torch.cat([local.flatten(1), pooled], dim=1)))
         n = self.config.pose_components
-        return SmallOutput(uv, z, values[:, n + 10 :], values[:, :n], values[:, n : n + 10], flow)
+        return SmallOutput(uv, z, values[:, n + 10 :], values[:, :n], values[:, n : n + 10], flow, heat)
 
 
 def _twice(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
 
 
-def _cell_centres(height: int, width: int, device: torch.device) -> Tensor:
+def cell_centres(height: int, width: int, device: torch.device) -> Tensor:
     """(h * w, 2) centres of the cells of a crop, -1 to 1 from edge to edge."""
     y = (torch.arange(height, device=device) + 0.5) * (2 / height) - 1
     x = (torch.arange(width, device=device) + 0.5) * (2 / width) - 1

@@ -8,7 +8,7 @@ import roma
 import torch
 from torch import Tensor
 
-from evhands.models.small import PALM, Decoded, SmallOutput, virtual_rotation
+from evhands.models.small import PALM, Decoded, SmallOutput, cell_centres, virtual_rotation
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class SmallLossWeights:
 
     uv: float = 1.0
     depth: float = 0.7
-    canonical: float = 10.0
+    heat: float = 0.06
+    canonical: float = 20.0
     joints: float = 10.0
     rotations: float = 0.15
     shape: float = 0.01
@@ -64,6 +65,7 @@ def small_losses(output: SmallOutput, decoded: Decoded, target: SmallTarget) -> 
     aligned = (decoded.joints - decoded.joints[..., :1, :]) - (target.joints - target.joints[..., :1, :])
     return {
         "uv": uv.mean(-1),
+        "heat": heat_loss(output.heat, target.uv),
         "depth": depth.mean(-1),
         "canonical": (decoded.canonical - target.canonical).norm(dim=-1).mean(-1),
         "joints": aligned.norm(dim=-1).mean(-1),
@@ -72,3 +74,18 @@ def small_losses(output: SmallOutput, decoded: Decoded, target: SmallTarget) -> 
         "distance": (decoded.joints[..., 0, 2] / target.joints[..., 0, 2]).clamp(min=0.05).log().abs(),
         "log_error": (error * torch.exp(-output.log_error) + output.log_error).mean(-1),
     }
+
+
+def heat_loss(heat: Tensor | None, uv: Tensor, sigma_cells: float = 1.2) -> Tensor:
+    """Cross-entropy (..) in nats of the heat maps against Gaussians about the true joints, above its least value.
+
+    The soft-argmax alone is content with any map whose mean is right; this asks for one peak where the joint is.
+    Joints outside the crop count with what part of their Gaussian is inside.
+    """
+    if heat is None:
+        return torch.zeros(uv.shape[:-2], device=uv.device)
+    side = round(heat.shape[-1] ** 0.5)
+    distance = (uv[..., None, :] - cell_centres(side, side, uv.device)).square().sum(-1) * (side / 2) ** 2
+    wanted = torch.exp(-distance / (2 * sigma_cells**2)) / (2 * torch.pi * sigma_cells**2)
+    entropy = -(wanted * torch.log(wanted.clamp(min=1e-12))).sum(-1)
+    return (-(wanted * heat.log_softmax(-1)).sum(-1) - entropy).mean(-1)
