@@ -52,7 +52,7 @@ def test_size_and_cost_are_those_promised(estimator):
 
 
 def test_decoding_inverts_the_target(estimator):
-    """Perfect 2.5D joints and articulation give back the hand, its distance and place, to a hundredth of a millimetre."""
+    """Perfect 2.5D joints and articulation give back the hand, its distance and place, to 10 micrometres."""
     coefficients, shape, target, K, joints = truth(estimator)
     decoded = estimator.decode(perfect(coefficients, shape, target), K)
     torch.testing.assert_close(decoded.joints, target.joints, atol=1e-5, rtol=0)
@@ -106,7 +106,10 @@ def test_memory_matters(estimator):
 def test_virtual_camera_looks_along_the_crop(estimator):
     _, _, _, K, _ = truth(estimator)
     torch.testing.assert_close(
-        crop_rays(torch.zeros(len(K), 1, 2), K, 96)[:, 0], torch.tensor([[0.0, 0.0, 1.0]]).expand(len(K), 3), atol=1e-6, rtol=0
+        crop_rays(torch.zeros(len(K), 1, 2), K, 96)[:, 0],
+        torch.tensor([[0.0, 0.0, 1.0]]).expand(len(K), 3),
+        atol=1e-6,
+        rtol=0,
     )
     for rotation, k in zip(virtual_rotation(K, 96), K.numpy(), strict=True):
         direction = np.array([(47.5 - k[0, 2]) / k[0, 0], (47.5 - k[1, 2]) / k[1, 1], 1.0])
@@ -136,7 +139,8 @@ def test_a_left_hand_is_a_right_hand_in_the_mirror(estimator):
     left, _ = estimator.predict(EventWindow(flipped, 0, 66_667), CAMERA, other, estimator.initial_state(1), "left")
     np.testing.assert_allclose(left.pose.wrist, right.pose.wrist * [-1, 1, 1], atol=1e-4)
     np.testing.assert_allclose(left.pose.joints, right.pose.joints * [1, -1, -1], atol=1e-4)
-    turn = roma.rotvec_to_rotmat(torch.from_numpy(np.stack([left.pose.orientation, right.pose.orientation * [1, -1, -1]])))
+    turns = np.stack([left.pose.orientation, right.pose.orientation * [1, -1, -1]])
+    turn = roma.rotvec_to_rotmat(torch.from_numpy(turns))
     torch.testing.assert_close(turn[0], turn[1], atol=1e-4, rtol=0)
     assert left.pose.side == "left"
 
@@ -153,9 +157,7 @@ def test_the_flow_branch_can_be_switched():
     inputs = {"lnes": torch.rand(1, 2, 96, 96), "voxel": torch.randn(1, 5, 96, 96), "K": torch.from_numpy(crop_k())}
     prediction, _ = estimator(inputs, estimator.initial_state(1))
     assert prediction.flow is not None and prediction.flow.abs().max() <= 12
-    parameters, macs = count(
-        estimator.network, inputs["lnes"][None], estimator.initial_state(1), inputs["voxel"][None]
-    )
+    parameters, macs = count(estimator.network, inputs["lnes"][None], estimator.initial_state(1), inputs["voxel"][None])
     assert parameters <= 3_000_000 and macs <= 200_000_000
     with pytest.raises(ValueError, match="voxel_bins"):
         SmallConfig(flow=True)

@@ -50,7 +50,9 @@ def train(
     given: dict[str, Any] = {"hours": hours, "steps": steps, "images": images, "learning_rate": learning_rate}
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     if config.hours <= 0 or config.steps <= 0 or config.images <= 0:
-        raise InputError(f"hours {config.hours}, steps {config.steps} and images {config.images} must all be above zero.")
+        raise InputError(
+            f"hours {config.hours}, steps {config.steps} and images {config.images} must all be above zero."
+        )
     command = "evhands " + shlex.join(sys.argv[1:])
     path = run(config, recipe, data, out, device=device, command=command)
     print(f"Wrote {path}. Try it: evhands track RECORDING --out DIR --model {path}")
