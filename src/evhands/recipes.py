@@ -1,4 +1,4 @@
-"""What is trained and how: a recipe is a whole `TrainConfig`, a task says how rows of shards become losses and figures."""
+"""What is trained and how: a recipe is a whole `TrainConfig`; a task turns rows of shards into losses and figures."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class SmallTask(Task):
 
     @torch.inference_mode()
     def figures(self, model: nn.Module, pool: ShardPool) -> dict[str, float]:
-        """MPJPE and PA-MPJPE in millimetres over all windows, of the hand model and of the 2.5D joints it was laid on."""
+        """MPJPE and PA-MPJPE in millimetres over all windows, and of the heat maps in pixels."""
         assert isinstance(model, SmallEstimator)
         errors: dict[str, list[np.ndarray]] = {"mpjpe_mm": [], "pa_mpjpe_mm": [], "uv_px": []}
         for rows in row_batches(pool, 16):
@@ -186,7 +186,7 @@ class DetectorTask(Task):
 
 
 def frontal(orientation: np.ndarray, tilt: float = 0.9, turn: float = 0.8) -> np.ndarray:
-    """Which rotation vectors (n, 3) show palm or back within `tilt` of the optical axis, fingers up within `turn`, rad."""
+    """Which rotation vectors (n, 3) show palm or back within `tilt` rad of the axis, fingers up within `turn` rad."""
     rotation = Rotation.from_rotvec(orientation).as_matrix()
     fingers = -rotation[:, :, 0]
     upright = np.abs(np.arctan2(fingers[:, 0], -fingers[:, 1])) < turn

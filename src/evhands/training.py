@@ -20,7 +20,7 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
+from torch import Tensor, nn
 
 from evhands.data.shards import ShardPool
 from evhands.files import replacing
@@ -44,32 +44,27 @@ def train(config: TrainConfig, recipe: str, data: Path, out: Path, *, device: st
     with Progress(*columns, refresh_per_second=1) as bar:
         row = bar.add_task(recipe, total=config.steps, completed=progress["step"])
         began, saved = time.monotonic() - progress["seconds"], time.monotonic()
-        while (share := _share(config, progress)) < 1:
-            rng = np.random.default_rng((config.seed, progress["step"]))
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _schedule(share, progress["step"], config.warmup_steps)
-            losses = step(fabric.to_device(task.sample(pool, rng)))
-            total = torch.stack([config.weights[name] * value.mean() for name, value in losses.items()]).sum()
-            fabric.backward(total)
-            norm = fabric.clip_gradients(step, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-            if norm is None or torch.isfinite(norm):  # one degenerate alignment must not spoil the weights
-                optimizer.step()
-            optimizer.zero_grad()
-            progress["step"] += 1
-            progress["seconds"] = time.monotonic() - began
-            _average(average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
-            bar.update(row, completed=progress["step"], description=f"{recipe} loss {float(total.detach()):.3f}")
-            if progress["step"] % 50 == 0:
-                pool.refresh()
-                fabric.log_dict({f"loss/{k}": v.detach().mean().item() for k, v in losses.items()}, progress["step"])
-            if progress["step"] % config.validate_every == 0:
-                figures = task.figures(average, held_out)
-                fabric.log_dict({f"val/{k}": v for k, v in figures.items()}, progress["step"])
-                _log(out, {**progress, "clips": len(pool), "loss": float(total.detach()), **figures}, bar)
-            if time.monotonic() - saved > config.save_every_s:
-                _save(out, task.model, average, optimizer, progress)
-                saved = time.monotonic()
-    _save(out, task.model, average, optimizer, progress)
+        try:
+            while (share := _share(config, progress)) < 1:
+                rate = config.learning_rate * _schedule(share, progress["step"], config.warmup_steps)
+                batch = task.sample(pool, np.random.default_rng((config.seed, progress["step"])))
+                losses = _optimise(fabric, step, optimizer, config, rate, fabric.to_device(batch))
+                progress["step"] += 1
+                progress["seconds"] = time.monotonic() - began
+                _average(average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
+                bar.update(row, completed=progress["step"], description=f"{recipe} loss {losses['total']:.3f}")
+                if progress["step"] % 50 == 0:
+                    pool.refresh()
+                    fabric.log_dict({f"loss/{name}": value for name, value in losses.items()}, progress["step"])
+                if progress["step"] % config.validate_every == 0:
+                    figures = task.figures(average, held_out)
+                    fabric.log_dict({f"val/{name}": value for name, value in figures.items()}, progress["step"])
+                    _log(out, {**progress, "clips": len(pool), "loss": losses["total"], **figures}, bar)
+                if time.monotonic() - saved > config.save_every_s:
+                    _save(out, task.model, average, optimizer, progress)
+                    saved = time.monotonic()
+        finally:  # an interrupted run goes on at this very step
+            _save(out, task.model, average, optimizer, progress)
     figures = task.figures(average, held_out)
     meta = CheckpointMeta(
         data={"train_clips": len(pool), "val_clips": len(held_out), **_data_card(data), **progress},
@@ -79,6 +74,22 @@ def train(config: TrainConfig, recipe: str, data: Path, out: Path, *, device: st
     )
     save_checkpoint(out / "model.pt", recipe, average, meta)
     return out / "model.pt"
+
+
+def _optimise(
+    fabric: Fabric, step: Any, optimizer: Any, config: TrainConfig, rate: float, batch: dict[str, Tensor]
+) -> dict[str, float]:
+    """One step at a learning rate; returns the means of the losses by name, and `total`, their weighted sum."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    losses = {name: value.mean() for name, value in step(batch).items()}
+    total = torch.stack([config.weights[name] * value for name, value in losses.items()]).sum()
+    fabric.backward(total)
+    norm = fabric.clip_gradients(step, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
+    if norm is None or torch.isfinite(norm):  # one degenerate alignment must not spoil the weights
+        optimizer.step()
+    optimizer.zero_grad()
+    return {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}
 
 
 def _pools(data: Path) -> tuple[ShardPool, ShardPool]:
