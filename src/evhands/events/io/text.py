@@ -91,7 +91,7 @@ def _header(path: Path) -> tuple[list[str], Size | None, int]:
         while file.tell() < _HEAD_BYTES:
             position = file.tell()
             line = file.readline(_HEAD_BYTES).decode("utf-8", "replace").strip().removeprefix("\ufeff")
-            words = re.split(r"[\s,;]+", line.lstrip("# ").rstrip(",;"))
+            words = _words(line)
             if file.tell() == position:
                 break
             if line.startswith("#") or not line:
@@ -105,6 +105,12 @@ def _header(path: Path) -> tuple[list[str], Size | None, int]:
             else:
                 return words, size, file.tell()
     return [], size, position
+
+
+def _words(line: str) -> list[str]:
+    """The fields of a line; where commas or semicolons part them, blanks belong to names (`time [s]`)."""
+    fields = line.lstrip("# ").rstrip(",;")
+    return [word.strip() for word in re.split(r"[,;]" if re.search(r"[,;]", fields) else r"\s+", fields)]
 
 
 def _size_in(comment: str) -> Size | None:
