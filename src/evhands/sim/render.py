@@ -116,23 +116,24 @@ def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: 
     gx0, gy0 = x0 - 1, y0 - 1
     image = _padded(background, gx0, gy0, x1 + 1, y1 + 1)
     nearest = np.zeros(image.shape, np.float32)  # inverse depth
-    one, nil, near = np.float32(1), np.float32(0), np.float32(NEAR_M)
+    one, nil, nearest_allowed = np.float32(1), np.float32(0), np.float32(1 / NEAR_M)
+    inverse_depth = np.empty(len(vertices), np.float32)
+    for v in range(len(vertices)):  # behind the camera counts as too near
+        inverse_depth[v] = one / max(vertices[v, 2], np.float32(1e-6))
     for f in range(len(faces)):
         a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
         ax, ay, bx, by, cx, cy = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
         if area >= nil:  # outward normals are counter-clockwise, which with y down is a negative area when facing us
             continue
-        left = max(int(np.ceil(min(ax, bx, cx))), gx0)
-        right = min(int(np.floor(max(ax, bx, cx))) + 1, x1 + 1)
-        top = max(int(np.ceil(min(ay, by, cy))), gy0)
-        bottom = min(int(np.floor(max(ay, by, cy))) + 1, y1 + 1)
+        left, right = _pixels(min(ax, bx, cx), max(ax, bx, cx), gx0, x1 + 1)
+        top, bottom = _pixels(min(ay, by, cy), max(ay, by, cy), gy0, y1 + 1)
         if left >= right or top >= bottom:
             continue
-        if vertices[a, 2] < near or vertices[b, 2] < near or vertices[c, 2] < near:
+        za, zb, zc = inverse_depth[a], inverse_depth[b], inverse_depth[c]
+        if za > nearest_allowed or zb > nearest_allowed or zc > nearest_allowed:
             continue
         inverse = one / area
-        za, zb, zc = one / vertices[a, 2], one / vertices[b, 2], one / vertices[c, 2]
         # The weights of b and c are linear in the pixel; z and light are linear in the weights.
         wb_x, wb_y = (cy - ay) * inverse, (ax - cx) * inverse
         wc_x, wc_y = (ay - by) * inverse, (bx - ax) * inverse
@@ -154,6 +155,15 @@ def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: 
                     nearest[y - gy0, x - gx0] = z
                     image[y - gy0, x - gx0] = sa + wb * sb + wc * sc
     return _blur(image)
+
+
+@njit(cache=True, nogil=True)
+def _pixels(low, high, first, end):  # type: ignore[no-untyped-def]
+    """The pixel centres from low to high within [first, end), as a half-open range; rounding by hand is quick."""
+    start = int(low)
+    if start < low:
+        start += 1
+    return max(start, first), min(int(high) + 1, end)
 
 
 @njit(cache=True, nogil=True)

@@ -231,18 +231,59 @@ def _follow(goal, target, level, before, decay, lag):  # type: ignore[no-untyped
         shift = lag * (goal[i] - target[i])
         before[i] = old
         level[i] = goal[i] - shift + (old - target[i] + shift) * decay
+        target[i] = goal[i]
 
 
 @njit(cache=True, nogil=True)
-def _reached(level, reference, on, off, fires):  # type: ignore[no-untyped-def]
-    """Mark the pixels of a row that reach a threshold; true if any does."""
+def _any_reached(level, reference, on, off):  # type: ignore[no-untyped-def]
+    """Whether any pixel of a row reaches a threshold."""
     count = np.int32(0)
     for i in range(len(level)):
         change = level[i] - reference[i]
-        fire = np.int32(change >= on[i]) | np.int32(-change >= off[i])
-        fires[i] = fire
-        count += fire
+        count += np.int32(change >= on[i]) | np.int32(-change >= off[i])
     return count > 0
+
+
+@njit(cache=True, nogil=True)
+def _crossings(level, reference, on, off, count):  # type: ignore[no-untyped-def]
+    """Write how many thresholds each pixel of a row has crossed, OFF as negative numbers; returns their total."""
+    total = 0
+    for i in range(len(level)):
+        change = level[i] - reference[i]
+        count[i] = 0
+        if change >= on[i]:
+            count[i] = int(change / on[i])
+            total += count[i]
+        elif -change >= off[i]:
+            count[i] = int(change / off[i])
+            total -= count[i]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def _fire(count, before, level, reference, on, off, last_us, t0, t1, refractory, first, pixel_out, t_out, p_out, n):  # type: ignore[no-untyped-def]
+    """Append the events of a row whose first pixel is number `first`; returns the new number of events."""
+    dt = np.float64(t1 - t0)
+    for i in range(len(count)):
+        if count[i] == 0:
+            continue
+        step = on[i] if count[i] > 0 else -off[i]
+        base = reference[i]
+        reference[i] = base + abs(count[i]) * step
+        rise = level[i] - before[i]
+        if rise == 0:  # rounding left it at its threshold in an earlier step
+            continue
+        for k in range(1, abs(count[i]) + 1):
+            share = (base + k * step - before[i]) / rise
+            t = min(t0 + np.int64(min(max(share, 0.0), 1.0) * dt), t1 - 1)
+            if t - last_us[i] < refractory:
+                continue
+            last_us[i] = t
+            pixel_out[n] = first + i
+            t_out[n] = t
+            p_out[n] = count[i] > 0
+            n += 1
+    return n
 
 
 @njit(cache=True, nogil=True)
@@ -251,45 +292,37 @@ def _expose(  # type: ignore[no-untyped-def]
 ):
     width = level.shape[1]
     pixel_out, t_out, p_out = buffers
-    dt = np.float64(t1 - t0)
-    decay = np.float32(math.exp(-dt / tau)) if tau > 0 else np.float32(0)
-    lag = np.float32(tau / dt)
+    decay = np.float32(math.exp(-(t1 - t0) / tau)) if tau > 0 else np.float32(0)
+    lag = np.float32(tau / (t1 - t0))
     x0, x1 = region[0], region[2]
     before = np.empty(x1 - x0, np.float32)
-    fires = np.zeros(x1 - x0, np.int32)
-    goal = np.empty(x1 - x0, np.float32)
+    count = np.empty(x1 - x0, np.int32)
     for y in range(region[1], region[3]):
-        goal[:] = target[y, x0:x1]
-        if box[1] <= y < box[3]:
-            goal[box[0] - x0 : box[2] - x0] = log_light[y - box[1]]
-        row = (target[y, x0:x1], level[y, x0:x1], reference[y, x0:x1], on[y, x0:x1], off[y, x0:x1])
-        _follow(goal, row[0], row[1], before, decay, lag)
-        row[0][:] = goal
-        if not _reached(row[1], row[2], row[3], row[4], fires):
+        # Outside the box pixels go on to where they were going.
+        left, right = (box[0], box[2]) if box[1] <= y < box[3] else (x1, x1)
+        if left < right:
+            _follow(
+                log_light[y - box[1]],
+                target[y, left:right],
+                level[y, left:right],
+                before[left - x0 : right - x0],
+                decay,
+                lag,
+            )
+        if x0 < left:
+            _follow(target[y, x0:left], target[y, x0:left], level[y, x0:left], before[: left - x0], decay, lag)
+        if right < x1:
+            _follow(target[y, right:x1], target[y, right:x1], level[y, right:x1], before[right - x0 :], decay, lag)
+        row_level, row_reference, row_on, row_off = level[y, x0:x1], reference[y, x0:x1], on[y, x0:x1], off[y, x0:x1]
+        if not _any_reached(row_level, row_reference, row_on, row_off):
             continue
-        for i in range(len(fires)):
-            if not fires[i]:
-                continue
-            after, base = row[1][i], row[2][i]
-            if after == before[i]:  # rounding left it at its threshold in an earlier step
-                continue
-            brighter = after > base
-            step = row[3][i] if brighter else row[4][i]
-            crossings = int(abs(after - base) / step)
-            signed = step if brighter else -step
-            for k in range(1, crossings + 1):
-                share = (base + k * signed - before[i]) / (after - before[i])
-                t = min(t0 + np.int64(min(max(share, 0.0), 1.0) * dt), t1 - 1)
-                if t - last_us[y, x0 + i] < refractory:
-                    continue
-                last_us[y, x0 + i] = t
-                if n == len(t_out):
-                    pixel_out = np.concatenate((pixel_out, np.empty_like(pixel_out)))
-                    t_out = np.concatenate((t_out, np.empty_like(t_out)))
-                    p_out = np.concatenate((p_out, np.empty_like(p_out)))
-                pixel_out[n] = y * width + x0 + i
-                t_out[n] = t
-                p_out[n] = brighter
-                n += 1
-            row[2][i] = base + crossings * signed
+        total = _crossings(row_level, row_reference, row_on, row_off, count)
+        while n + total > len(t_out):
+            pixel_out = np.concatenate((pixel_out, np.empty_like(pixel_out)))
+            t_out = np.concatenate((t_out, np.empty_like(t_out)))
+            p_out = np.concatenate((p_out, np.empty_like(p_out)))
+        n = _fire(
+            count, before, row_level, row_reference, row_on, row_off, last_us[y, x0:x1], t0, t1, refractory,
+            y * width + x0, pixel_out, t_out, p_out, n,
+        )  # fmt: skip
     return (pixel_out, t_out, p_out), n
