@@ -191,6 +191,14 @@ def test_our_hdf5_follows_its_page_and_minds_nothing_beside_it(tmp_path) -> None
         assert file["poses/t_us"].shape == (3,)
 
 
+def test_columns_of_different_lengths_give_what_all_have_and_a_warning(tmp_path) -> None:
+    write_events(tmp_path / "a.h5", Replay(EVENTS))
+    with h5py.File(tmp_path / "a.h5", "a") as file:
+        file["events/p"].resize((300,))
+    with pytest.warns(RecordingWarning, match="300 to 400"):
+        assert same(open_events(tmp_path / "a.h5").read(), EVENTS[:300])
+
+
 def test_a_gap_of_days_is_refused_before_the_index_fills_the_disk(tmp_path) -> None:
     far = Events(EVENTS.x[:2], EVENTS.y[:2], np.array([0, 1 << 60]), EVENTS.p[:2], SIZE)
     with pytest.raises(InputError, match="hours"):

@@ -123,8 +123,7 @@ class Aedat4File(EventFile):
                         walk.damaged.append(str(error))
 
     def _packet_header(self, file: BinaryIO, total: int, walk: _Walk) -> tuple[int, int] | None:
-        """(stream, byte count) of the packet that begins here; None at the end, with the reason if it is not the true
-        one."""
+        """(stream, byte count) of the packet that begins here; None at the end, with the reason if it came early."""
         position = file.tell()
         if position == self.table_position:
             walk.read_fraction = 1.0

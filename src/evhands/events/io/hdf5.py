@@ -118,6 +118,9 @@ class Hdf5File(EventFile):
                     return
                 t_us = to_microseconds(t, self.time_unit, self.path) + offset
                 yield RawChunk(pixel_column(x), pixel_column(y), t_us, polarity_column(p), stop / count)
+            longest = max(len(column) for column in columns)
+            if longest > count == last:
+                warn_partial(self.path, f"its columns differ in length ({count} to {longest})", count, count / longest)
 
     def read(self, start_us: int | None = None, end_us: int | None = None) -> Events:
         """All events of [start_us, end_us); the index of milliseconds saves reading what lies before and after."""
