@@ -115,7 +115,9 @@ def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: 
     """Fill the triangles over the background in the box grown by a pixel, then blur with (1 2 1)/4 in x and y."""
     gx0, gy0 = x0 - 1, y0 - 1
     image = _padded(background, gx0, gy0, x1 + 1, y1 + 1)
-    nearest = np.zeros(image.shape, np.float32)  # inverse depth
+    width = image.shape[1]
+    pixels = image.reshape(-1)
+    nearest = np.zeros(image.size, np.float32)  # inverse depth
     one, nil, nearest_allowed = np.float32(1), np.float32(0), np.float32(1 / NEAR_M)
     inverse_depth = np.empty(len(vertices), np.float32)
     for v in range(len(vertices)):  # behind the camera counts as too near
@@ -144,16 +146,27 @@ def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: 
         for y in range(top, bottom):
             dy = np.float32(y) - ay
             wb_row, wc_row = dy * wb_y, dy * wc_y
-            for x in range(left, right):
+            first = (y - gy0) * width - gx0
+            x = left
+            while x < right:
                 dx = np.float32(x) - ax
                 wb = wb_row + dx * wb_x
                 wc = wc_row + dx * wc_x
-                if wb < nil or wc < nil or wb + wc > one:
-                    continue
+                if min(wb, wc, one - wb - wc) >= nil:
+                    break
+                x += 1
+            while x < right:
+                dx = np.float32(x) - ax
+                wb = wb_row + dx * wb_x
+                wc = wc_row + dx * wc_x
+                if min(wb, wc, one - wb - wc) < nil:
+                    break
                 z = za + wb * zb + wc * zc
-                if z > nearest[y - gy0, x - gx0]:
-                    nearest[y - gy0, x - gx0] = z
-                    image[y - gy0, x - gx0] = sa + wb * sb + wc * sc
+                k = first + x
+                if z > nearest[k]:
+                    nearest[k] = z
+                    pixels[k] = sa + wb * sb + wc * sc
+                x += 1
     return _blur(image)
 
 
