@@ -69,11 +69,13 @@ class Task(nn.Module, ABC):
 class SmallTask(Task):
     """`small` on sequences of windows, at the stride of the clips or at twice that."""
 
+    model: SmallEstimator
+
     def __init__(self, config: TrainConfig):
         super().__init__()
         assert isinstance(config.model, SmallConfig)
         self.config = config
-        self.model = SmallEstimator(config.model).to(memory_format=torch.channels_last)
+        self.model = SmallEstimator(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
         count = int(rng.choice(self.config.windows))
@@ -147,7 +149,7 @@ class DetectorTask(Task):
         super().__init__()
         assert isinstance(config.model, DetectorConfig)
         self.config = config
-        self.model = Detector(config.model).to(memory_format=torch.channels_last)
+        self.model = Detector(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
         return self.batch(pool.take(rng.integers(0, len(pool), self.config.images // 2)), rng)
