@@ -2,7 +2,7 @@
 
 A benchmark is a file with a function `main()` that times our path beside the naive formulation or a library in the
 same run and prints both. Limits in a table are for an idle machine: read them beside the reference lines.
-Name some of them to run only those: `python benchmarks/run.py representations raster`.
+Name some of them to run only those: `python benchmarks/run.py representations hand`.
 """
 
 from __future__ import annotations
@@ -12,66 +12,42 @@ import os
 for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
-import importlib.util
+import importlib
 import platform
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
+from timing import machine_reference
 
 FOLDER = Path(__file__).parent
 
 
-def fastest_s(function: Callable[[], object], repeats: int = 7) -> float:
-    """The shortest of several runs after one to warm up: what the machine can do when nothing else disturbs it."""
-    function()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def machine_reference() -> None:
-    """Print what this machine reaches on one thread, so that the other figures can be compared across machines."""
-    n = 1024
-    a = np.random.default_rng(0).standard_normal((n, n), dtype=np.float32)
-    product_s = fastest_s(lambda: a @ a)
-    block = np.zeros(64 << 20, np.uint8)
-    target = np.empty_like(block)
-    copy_s = fastest_s(lambda: np.copyto(target, block))
+def print_machine() -> None:
+    """What this machine is and reaches on one thread now, so that figures can be compared across machines."""
     load = os.getloadavg()[0]
     print(f"machine: {_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f}")
-    print(f"  matrix product {n} x {n} float32, one thread: {2 * n**3 / product_s / 1e9:7.1f} GFLOP/s")
-    print(f"  copy of 64 MiB, one thread:                   {block.nbytes / copy_s / 1e9:7.1f} GB/s")
+    for name, timing in machine_reference().items():
+        print(f"  {name:34} {timing.median_ms:7.2f} ms (fastest {timing.fastest_ms:.2f})")
 
 
 def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+    path = Path("/proc/cpuinfo")
+    for line in path.read_text().splitlines() if path.exists() else []:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
 
 
 def main(names: list[str]) -> int:
-    benchmarks = {p.stem.removeprefix("bench_"): p for p in sorted(FOLDER.glob("bench_*.py"))}
+    benchmarks = [path.stem.removeprefix("bench_") for path in sorted(FOLDER.glob("bench_*.py"))]
     unknown = [name for name in names if name not in benchmarks]
     if unknown:
         print(f"no benchmark {', '.join(unknown)}; there are {', '.join(benchmarks)}", file=sys.stderr)
         return 2
-    sys.path.insert(0, str(FOLDER))
-    machine_reference()
+    print_machine()
     for name in names or benchmarks:
         print(f"\n== {name}", flush=True)
-        spec = importlib.util.spec_from_file_location(f"bench_{name}", benchmarks[name])
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        module.main()
+        importlib.import_module(f"bench_{name}").main()
     return 0
 
 
