@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import evhands
 from evhands.cli import main
 from evhands.events.io import open_events, write_events
 from evhands.types import Events, InputError
@@ -285,6 +286,11 @@ def test_a_full_disk_is_said_and_costs_nothing(suffix, tmp_path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert target.read_bytes() == b"earlier"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.npz", target.name]
+
+
+def test_a_recording_that_is_not_there_is_not_called_damaged(tmp_path) -> None:
+    with pytest.raises(InputError, match="is no file"):
+        evhands.read_recording(tmp_path / "a.h5")
 
 
 def test_a_target_of_an_unknown_kind_is_refused(tmp_path, capsys) -> None:

@@ -173,6 +173,8 @@ def open_hdf5(
 
 @contextmanager
 def _opened(path: Path) -> Iterator[h5py.File]:
+    if not path.is_file():
+        raise InputError(f"{path} is no file. Wanted an HDF5 recording; check the name.")
     try:
         file = h5py.File(path, "r")
     except _ERRORS as error:
