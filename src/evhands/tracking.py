@@ -72,7 +72,13 @@ class TrackerConfig:
     hold_half_life_us: the confidence of a held pose halves in this time.
     lookahead: share of the last motion that the crop is moved ahead by.
     side_smoothing: weight of the new crop size against the old one.
+    anchor, min_anchor: weight of the detector's box against the track's own, used from this confidence up: it keeps a
+        crop from shrinking onto a single moving finger.
+    elsewhere: a track moves to where the detector sees a livelier hand after so many windows in a row.
+    fill_events, longest_us: a window with fewer events in the crop is lengthened into the past until it holds so many,
+        or is so long: a slow hand through a long window looks like a fast one through a short window.
     min_inside: a track ends when less than this share of its crop is in the image.
+    max_distance_m: a crop is never smaller than a fist (9 cm) at this distance.
     min_side_px, max_side: smallest crop in pixels, largest as a multiple of the longer image side.
     smoothing: filter of the poses given out; None gives them as they are. The crop follows the unfiltered ones.
     """
@@ -85,7 +91,13 @@ class TrackerConfig:
     hold_half_life_us: int = 2_000_000
     lookahead: float = 0.5
     side_smoothing: float = 0.5
+    anchor: float = 0.5
+    min_anchor: float = 0.8
+    elsewhere: int = 5
+    fill_events: int = 1000
+    longest_us: int = 200_000
     min_inside: float = 0.35
+    max_distance_m: float = 1.4
     min_side_px: float = 24.0
     max_side: float = 2.0
     smoothing: SmoothingConfig | None = field(default_factory=SmoothingConfig)
@@ -137,6 +149,10 @@ class TrackerState:
     smoothing: SmoothingState | None = None
     doubted_since_us: int | None = None
     held_since_us: int | None = None
+    elsewhere: int = 0
+    """Windows in a row in which the detector saw a livelier hand in another place."""
+    recent: Events | None = None
+    """The events of the last `longest_us`."""
 
 
 @dataclass(frozen=True)
@@ -152,15 +168,45 @@ class Tracker:
 
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """One window in, one result out; windows come in order of time and may be empty."""
+    recent = _recent(state.recent, window, tracker.config.longest_us)
+    result, state = _step(tracker, window, replace(state, recent=recent))
+    return replace(result, events=len(window.events)), replace(state, recent=recent)
+
+
+def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
+    assert state.recent is not None
     if state.last is None or state.joints_m is None:
-        return _search(tracker, window)
+        return _search(tracker, _lengthened(window, state.recent, None, tracker))
     box = next_box(state, tracker.camera, tracker.estimator.input_config.crop_scale, tracker.config)
     if not _plausible(box, tracker.camera, tracker.config):
         return _search(tracker, window)
+    filled = _lengthened(window, state.recent, box, tracker)
+    box, state = _anchored(tracker, filled, box, state)
+    if state.elsewhere >= tracker.config.elsewhere:
+        return _search(tracker, filled)
     noise = noise_density(window) * min(box.side_px**2, tracker.camera.size[0] * tracker.camera.size[1])
     if events_inside(window, box, tracker.camera) < tracker.config.min_events + _NOISE_MARGIN * noise:
         return _hold(tracker, window, state, box)
-    return _follow(tracker, window, state, box)
+    return _follow(tracker, filled, state, box)
+
+
+def _recent(recent: Events | None, window: EventWindow, length_us: int) -> Events:
+    """The events of the last `length_us` before the end of the window; windows may overlap or leave gaps."""
+    if recent is None:
+        return window.events
+    seen_us = int(recent.t_us[-1]) + 1 if len(recent) else window.start_us
+    older = recent.between(window.end_us - length_us, window.end_us)
+    return Events.concatenate([older, window.events.between(max(seen_us, window.start_us), window.end_us)])
+
+
+def _lengthened(window: EventWindow, recent: Events, box: CropBox | None, tracker: Tracker) -> EventWindow:
+    """The window, begun earlier where it holds too few events in the crop (or, without one, in the image)."""
+    config = tracker.config
+    times = recent.t_us if box is None else recent.t_us[_inside(recent, box, tracker.camera)]
+    earliest = max(window.end_us - config.longest_us, int(recent.t_us[0])) if len(recent) else window.start_us
+    start = int(times[-config.fill_events]) if len(times) >= config.fill_events else earliest
+    start = min(max(start, earliest), window.start_us)
+    return EventWindow(recent.between(start, window.end_us), start, window.end_us)
 
 
 def track_windows(
@@ -239,19 +285,22 @@ def next_box(state: TrackerState, camera: Camera, crop_scale: float, config: Tra
         ahead = state.joints_m
     box = joints_box(ahead, camera, crop_scale)
     side = state.side_px + config.side_smoothing * (box.side_px - state.side_px)
-    return CropBox(box.centre_px, max(side, config.min_side_px))
+    return CropBox(box.centre_px, max(side, least_side_px(camera, crop_scale, config)))
 
 
 def events_inside(window: EventWindow, box: CropBox, camera: Camera) -> int:
     """How many events fall into the crop; with a distorted lens, into the sensor rectangle around it."""
+    return int(np.count_nonzero(_inside(window.events, box, camera)))
+
+
+def _inside(events: Events, box: CropBox, camera: Camera) -> np.ndarray:
     x0, y0, x1, y1 = box.corners()
     if np.any(camera.distortion):
         along = np.linspace(0, 1, 5)
         x, y = (grid.ravel() for grid in np.meshgrid(x0 + along * (x1 - x0), y0 + along * (y1 - y0)))
         edge = distort_points(np.stack([x, y], axis=-1), camera.K, camera.distortion)
         (x0, y0), (x1, y1) = edge.min(axis=0), edge.max(axis=0)
-    events = window.events
-    return int(np.count_nonzero((events.x >= x0) & (events.x <= x1) & (events.y >= y0) & (events.y <= y1)))
+    return (events.x >= x0) & (events.x <= x1) & (events.y >= y0) & (events.y <= y1)
 
 
 _NOISE_MARGIN = 1.35
@@ -266,6 +315,25 @@ def noise_density(window: EventWindow) -> float:
     return float(np.quantile(cells, 0.25)) * 64 / (width * height)
 
 
+def _anchored(tracker: Tracker, window: EventWindow, box: CropBox, state: TrackerState) -> tuple[CropBox, TrackerState]:
+    """The track's crop drawn towards the detector's, or one more window in which the hand seems to be elsewhere."""
+    config = tracker.config
+    detection = _detect(tracker, window)
+    if detection is None or detection.confidence < config.min_anchor:
+        return box, replace(state, elsewhere=0)
+    found = _detected_box(detection, tracker.estimator.input_config.crop_scale, tracker.camera, config)
+    if _overlap(found, box) < 0.2:
+        livelier = events_inside(window, found, tracker.camera) > 2 * events_inside(window, box, tracker.camera)
+        return box, replace(state, elsewhere=state.elsewhere + 1 if livelier else 0)
+    centre = box.centre_px + config.anchor * (found.centre_px - box.centre_px)
+    return CropBox(centre, box.side_px + config.anchor * (found.side_px - box.side_px)), replace(state, elsewhere=0)
+
+
+def least_side_px(camera: Camera, crop_scale: float, config: TrackerConfig) -> float:
+    """Side of the crop of the smallest hand that is worth a look."""
+    return max(config.min_side_px, crop_scale * 0.09 * float(camera.K[0, 0]) / config.max_distance_m)
+
+
 def _search(tracker: Tracker, window: EventWindow) -> tuple[TrackResult, TrackerState]:
     """Ask the detector; on a hit predict twice, because the crop of the first pose is better than the detector's."""
     nothing = TrackResult(window.end_us, "searching", 0.0, len(window.events)), TrackerState()
@@ -273,14 +341,16 @@ def _search(tracker: Tracker, window: EventWindow) -> tuple[TrackResult, Tracker
     if detection is None:
         return nothing
     crop_scale = tracker.estimator.input_config.crop_scale
-    box = _detected_box(detection, crop_scale, tracker.config)
+    box = _detected_box(detection, crop_scale, tracker.camera, tracker.config)
     prediction, _ = _predict(tracker, window, box, tracker.estimator.initial_state(1))
     joints = hand_joints(tracker.hand, prediction.pose)
     if not _sane(joints):
         return nothing
     refined = joints_box(joints, tracker.camera, crop_scale)
     if _plausible(refined, tracker.camera, tracker.config) and _overlap(refined, box) > 0.1:
-        box = CropBox(refined.centre_px, max(refined.side_px, tracker.config.min_side_px))
+        box = CropBox(
+            refined.centre_px, max(refined.side_px, least_side_px(tracker.camera, crop_scale, tracker.config))
+        )
     start = TrackerState(side_px=box.side_px, memory=tracker.estimator.initial_state(1))
     return _follow(tracker, window, start, box, status="found")
 
@@ -315,7 +385,10 @@ def _hold(tracker: Tracker, window: EventWindow, state: TrackerState, box: CropB
     if window.end_us - since >= tracker.config.recheck_us and len(window.events) >= tracker.config.min_events:
         detection = _detect(tracker, window)
         crop_scale = tracker.estimator.input_config.crop_scale
-        if detection is not None and _overlap(_detected_box(detection, crop_scale, tracker.config), box) < 0.3:
+        if (
+            detection is not None
+            and _overlap(_detected_box(detection, crop_scale, tracker.camera, tracker.config), box) < 0.3
+        ):
             return _search(tracker, window)
     decay = 0.5 ** ((window.end_us - state.last.t_us) / tracker.config.hold_half_life_us)
     result = replace(
@@ -337,8 +410,8 @@ def _detect(tracker: Tracker, window: EventWindow) -> Detection | None:
     return detection
 
 
-def _detected_box(detection: Detection, crop_scale: float, config: TrackerConfig) -> CropBox:
-    side = max(float(detection.extent_px) * crop_scale, config.min_side_px)
+def _detected_box(detection: Detection, crop_scale: float, camera: Camera, config: TrackerConfig) -> CropBox:
+    side = max(float(detection.extent_px) * crop_scale, least_side_px(camera, crop_scale, config))
     return CropBox(np.asarray(detection.centre_px, np.float64), side)
 
 
