@@ -59,8 +59,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _one_torch_thread():
-    """Torch on one thread, where a test has imported it at all."""
+def _torch_is_deterministic() -> None:
+    """Torch on one thread and with a seed of its own for every test, where it has been imported at all."""
     torch = sys.modules.get("torch")
-    if torch is not None and torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
+    if torch is not None:
+        torch.manual_seed(0)
+        if torch.get_num_threads() != 1:
+            torch.set_num_threads(1)

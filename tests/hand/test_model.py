@@ -220,7 +220,8 @@ def test_no_components_are_the_mean_pose_and_all_of_them_any_pose() -> None:
     )
     wanted = torch.randn(45, dtype=torch.float64)
     coefficients = HAND.pose_components @ (wanted - HAND.mean_pose)
-    torch.testing.assert_close(HAND.joints_from_components(coefficients).flatten(), wanted)
+    # The components are float32 in the file, orthonormal to that precision.
+    torch.testing.assert_close(HAND.joints_from_components(coefficients).flatten(), wanted, atol=1e-6, rtol=0)
 
 
 def test_a_pose_in_numpy_is_posed_and_one_of_another_hand_refused() -> None:
