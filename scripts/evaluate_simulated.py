@@ -21,12 +21,13 @@ import numpy as np
 from rich.progress import track as progress_bar
 
 from evhands.baselines import ConstantPose, fit_constant_pose
+from evhands.boxes import joints_box
 from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
 from evhands.jobs.track import make_tracker
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.sim.generate import Clip, ClipConfig, simulate_clip
-from evhands.tracking import Tracker, hand_joints, joints_box, track_windows
+from evhands.tracking import Tracker, hand_joints, track_windows
 from evhands.types import EventWindow
 
 TEST_SUBJECTS = (1_000_000, 1_000_100)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from evhands.boxes import sensor_pixels
 from evhands.geometry import default_camera, project
 from evhands.hand.model import load_hand
 from evhands.overlay import OverlayStyle, draw_events, draw_overlay, draw_skeleton, video_writer
-from evhands.tracking import hand_mesh, sensor_pixels
+from evhands.tracking import hand_mesh
 from evhands.types import Camera, Events, HandPose
 
 SIZE = (120, 90)

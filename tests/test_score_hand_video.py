@@ -78,8 +78,9 @@ def test_the_constant_pose_is_the_best_one(hands) -> None:
 
 
 def test_the_report_has_every_figure(script, hands) -> None:
+    from evhands.boxes import CropBox
     from evhands.track_files import collect
-    from evhands.tracking import CropBox, TrackResult
+    from evhands.tracking import TrackResult
 
     camera = default_camera((346, 260))
     pose = HandPose("right", *(np.zeros(s) for s in ((3,), (3,), (15, 3), (10,))))

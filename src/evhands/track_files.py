@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
+from evhands.boxes import sensor_pixels
 from evhands.files import replacing
 from evhands.hand.model import HandModel
 from evhands.hand.skeleton import JOINT_ORDERS
 from evhands.overlay import OverlayStyle, draw_overlay, video_writer
-from evhands.tracking import Tracker, TrackerState, TrackResult, hand_mesh, sensor_pixels, step, whole_windows
+from evhands.tracking import Tracker, TrackerState, TrackResult, hand_mesh, step, whole_windows
 from evhands.types import Camera, Events, EventStream, EventWindow, HandPose, InputError, Side
 
 FILES = ("poses.npz", "poses.csv", "overlay.mp4", "summary.json")

@@ -15,8 +15,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from evhands.boxes import (
+    NOISE_MARGIN,
+    CropBox,
+    events_inside,
+    inside,
+    joints_box,
+    noise_density,
+    overlap,
+    recent_events,
+)
 from evhands.events.windows import windows_by_time
-from evhands.geometry import crop_camera, distort_points, project
+from evhands.geometry import crop_camera
 from evhands.hand.model import HandModel, pose_hand
 from evhands.inputs import InputConfig
 from evhands.smoothing import SmoothingConfig, SmoothingState, smooth_pose
@@ -104,19 +114,6 @@ class TrackerConfig:
 
 
 @dataclass(frozen=True)
-class CropBox:
-    """A square crop of the undistorted image."""
-
-    centre_px: Float[np.ndarray, " 2"]
-    side_px: float
-
-    def corners(self) -> Float[np.ndarray, " 4"]:
-        """x0, y0, x1, y1."""
-        half = self.side_px / 2
-        return np.concatenate([self.centre_px - half, self.centre_px + half])
-
-
-@dataclass(frozen=True)
 class TrackResult:
     """What the tracker says at `t_us`, the end of its window; pose, joints (21, 3) and box are None when searching."""
 
@@ -168,7 +165,7 @@ class Tracker:
 
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """One window in, one result out; windows come in order of time and may be empty."""
-    recent = _recent(state.recent, window, tracker.config.longest_us)
+    recent = recent_events(state.recent, window, tracker.config.longest_us)
     result, state = _step(tracker, window, replace(state, recent=recent))
     return replace(result, events=len(window.events)), replace(state, recent=recent)
 
@@ -181,28 +178,19 @@ def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[T
     if not _plausible(box, tracker.camera, tracker.config):
         return _search(tracker, window)
     filled = _lengthened(window, state.recent, box, tracker)
+    noise = noise_density(window) * min(box.side_px**2, tracker.camera.size[0] * tracker.camera.size[1])
+    if events_inside(window, box, tracker.camera) < tracker.config.min_events + NOISE_MARGIN * noise:
+        return _hold(tracker, window, state, box)
     box, state = _anchored(tracker, filled, box, state)
     if state.elsewhere >= tracker.config.elsewhere:
         return _search(tracker, filled)
-    noise = noise_density(window) * min(box.side_px**2, tracker.camera.size[0] * tracker.camera.size[1])
-    if events_inside(window, box, tracker.camera) < tracker.config.min_events + _NOISE_MARGIN * noise:
-        return _hold(tracker, window, state, box)
     return _follow(tracker, filled, state, box)
-
-
-def _recent(recent: Events | None, window: EventWindow, length_us: int) -> Events:
-    """The events of the last `length_us` before the end of the window; windows may overlap or leave gaps."""
-    if recent is None:
-        return window.events
-    seen_us = int(recent.t_us[-1]) + 1 if len(recent) else window.start_us
-    older = recent.between(window.end_us - length_us, window.end_us)
-    return Events.concatenate([older, window.events.between(max(seen_us, window.start_us), window.end_us)])
 
 
 def _lengthened(window: EventWindow, recent: Events, box: CropBox | None, tracker: Tracker) -> EventWindow:
     """The window, begun earlier where it holds too few events in the crop (or, without one, in the image)."""
     config = tracker.config
-    times = recent.t_us if box is None else recent.t_us[_inside(recent, box, tracker.camera)]
+    times = recent.t_us if box is None else recent.t_us[inside(recent, box, tracker.camera)]
     earliest = max(window.end_us - config.longest_us, int(recent.t_us[0])) if len(recent) else window.start_us
     start = int(times[-config.fill_events]) if len(times) >= config.fill_events else earliest
     start = min(max(start, earliest), window.start_us)
@@ -261,21 +249,6 @@ def hand_mesh(hand: HandModel, pose: HandPose) -> HandMesh:
     return HandMesh(mesh.vertices.numpy(), mesh.joints.numpy(), mesh.faces.numpy())
 
 
-def sensor_pixels(points: Float[np.ndarray, "*b 3"], camera: Camera) -> Float[np.ndarray, "*b 2"]:
-    """Where points of the camera frame lie on the sensor, lens distortion included."""
-    pixels = project(points, camera.K)
-    if not np.any(camera.distortion):
-        return pixels
-    return distort_points(pixels.reshape(-1, 2), camera.K, camera.distortion).reshape(pixels.shape)
-
-
-def joints_box(joints_m: Float[np.ndarray, "21 3"], camera: Camera, crop_scale: float) -> CropBox:
-    """The square about the projected joints, `crop_scale` times the larger side of their bounding box."""
-    pixels = project(joints_m, camera.K)
-    low, high = pixels.min(axis=0), pixels.max(axis=0)
-    return CropBox((low + high) / 2, float(crop_scale * (high - low).max()))
-
-
 def next_box(state: TrackerState, camera: Camera, crop_scale: float, config: TrackerConfig) -> CropBox:
     """The crop for the next window: the last joints moved on a little, the size changing slowly."""
     assert state.joints_m is not None
@@ -288,33 +261,6 @@ def next_box(state: TrackerState, camera: Camera, crop_scale: float, config: Tra
     return CropBox(box.centre_px, max(side, least_side_px(camera, crop_scale, config)))
 
 
-def events_inside(window: EventWindow, box: CropBox, camera: Camera) -> int:
-    """How many events fall into the crop; with a distorted lens, into the sensor rectangle around it."""
-    return int(np.count_nonzero(_inside(window.events, box, camera)))
-
-
-def _inside(events: Events, box: CropBox, camera: Camera) -> np.ndarray:
-    x0, y0, x1, y1 = box.corners()
-    if np.any(camera.distortion):
-        along = np.linspace(0, 1, 5)
-        x, y = (grid.ravel() for grid in np.meshgrid(x0 + along * (x1 - x0), y0 + along * (y1 - y0)))
-        edge = distort_points(np.stack([x, y], axis=-1), camera.K, camera.distortion)
-        (x0, y0), (x1, y1) = edge.min(axis=0), edge.max(axis=0)
-    return (events.x >= x0) & (events.x <= x1) & (events.y >= y0) & (events.y <= y1)
-
-
-_NOISE_MARGIN = 1.35
-"""The quieter quarter of the cells underrates noise that is even by up to a quarter (Poisson, 15 events a cell)."""
-
-
-def noise_density(window: EventWindow) -> float:
-    """Events a pixel in the quieter parts of the image, where no hand is: the lower quartile of an 8 x 8 grid."""
-    width, height = window.events.size
-    column, row = (window.events.x.astype(np.int64) * 8 // width, window.events.y.astype(np.int64) * 8 // height)
-    cells = np.bincount(row * 8 + column, minlength=64)
-    return float(np.quantile(cells, 0.25)) * 64 / (width * height)
-
-
 def _anchored(tracker: Tracker, window: EventWindow, box: CropBox, state: TrackerState) -> tuple[CropBox, TrackerState]:
     """The track's crop drawn towards the detector's, or one more window in which the hand seems to be elsewhere."""
     config = tracker.config
@@ -322,7 +268,7 @@ def _anchored(tracker: Tracker, window: EventWindow, box: CropBox, state: Tracke
     if detection is None or detection.confidence < config.min_anchor:
         return box, replace(state, elsewhere=0)
     found = _detected_box(detection, tracker.estimator.input_config.crop_scale, tracker.camera, config)
-    if _overlap(found, box) < 0.2:
+    if overlap(found, box) < 0.2:
         livelier = events_inside(window, found, tracker.camera) > 2 * events_inside(window, box, tracker.camera)
         return box, replace(state, elsewhere=state.elsewhere + 1 if livelier else 0)
     centre = box.centre_px + config.anchor * (found.centre_px - box.centre_px)
@@ -347,7 +293,7 @@ def _search(tracker: Tracker, window: EventWindow) -> tuple[TrackResult, Tracker
     if not _sane(joints):
         return nothing
     refined = joints_box(joints, tracker.camera, crop_scale)
-    if _plausible(refined, tracker.camera, tracker.config) and _overlap(refined, box) > 0.1:
+    if _plausible(refined, tracker.camera, tracker.config) and overlap(refined, box) > 0.1:
         box = CropBox(
             refined.centre_px, max(refined.side_px, least_side_px(tracker.camera, crop_scale, tracker.config))
         )
@@ -387,7 +333,7 @@ def _hold(tracker: Tracker, window: EventWindow, state: TrackerState, box: CropB
         crop_scale = tracker.estimator.input_config.crop_scale
         if (
             detection is not None
-            and _overlap(_detected_box(detection, crop_scale, tracker.camera, tracker.config), box) < 0.3
+            and overlap(_detected_box(detection, crop_scale, tracker.camera, tracker.config), box) < 0.3
         ):
             return _search(tracker, window)
     decay = 0.5 ** ((window.end_us - state.last.t_us) / tracker.config.hold_half_life_us)
@@ -428,14 +374,6 @@ def _plausible(box: CropBox, camera: Camera, config: TrackerConfig) -> bool:
     x0, y0, x1, y1 = box.corners()
     inside = max(0.0, min(x1, image[2]) - max(x0, image[0])) * max(0.0, min(y1, image[3]) - max(y0, image[1]))
     return bool(inside >= config.min_inside * min(box.side_px**2, camera.size[0] * camera.size[1]))
-
-
-def _overlap(a: CropBox, b: CropBox) -> float:
-    """Intersection over union."""
-    first, second = a.corners(), b.corners()
-    sides = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
-    intersection = float(np.prod(np.maximum(sides, 0)))
-    return intersection / max(a.side_px**2 + b.side_px**2 - intersection, 1e-9)
 
 
 def _sane(joints_m: Float[np.ndarray, "21 3"]) -> bool:
