@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.progress import track as progress_bar
 
 from evhands.baselines import ConstantPose, fit_constant_pose
@@ -123,6 +124,7 @@ def training_joints(config: ClipConfig, clips: int, seed: int) -> np.ndarray:
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # several wait long for each other on a busy machine
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", default="small", help="a model that ships with evhands, or a checkpoint")
     parser.add_argument("--clips", type=int, default=60)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from evhands.boxes import sensor_pixels
@@ -135,6 +136,7 @@ def run_track(
     stride = stride_us or tracker.estimator.input_config.stride_us
     names = [name for name in FILES if out is not None and (video or name != "overlay.mp4")]
     with ExitStack() as stack:
+        stack.enter_context(_one_thread())
         paths = {name: stack.enter_context(replacing(Path(out or ".") / name)) for name in names}
         draw = stack.enter_context(_overlay(paths["overlay.mp4"], tracker, stride, style)) if video and paths else None
         counted = _Counted(stream)
@@ -146,6 +148,17 @@ def run_track(
             summary = {**(facts or {}), "events": counted.events, **summarise(track)}
             paths["summary.json"].write_text(json.dumps(summary, indent=2) + "\n")
     return track
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One window at a time gains little from more threads of torch, and waits long for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Counted:
