@@ -12,10 +12,11 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
+from evhands.boxes import CropBox, inside
 from evhands.events.representations import lnes, voxel_grid
 from evhands.events.windows import batch_windows, crop_map
 from evhands.geometry import crop_camera, resize_camera, undistortion_map
-from evhands.types import Camera, EventWindow, Size, WindowBatch
+from evhands.types import Camera, Events, EventWindow, Size, WindowBatch
 
 OVERVIEW_SIZE = (88, 64)
 """Width and height of the small picture of the whole image that the detector reads."""
@@ -24,7 +25,11 @@ OVERVIEW_SIZE = (88, 64)
 @dataclass(frozen=True, kw_only=True)
 class InputConfig:
     """What a network wants to see. Lengths in microseconds; `crop_scale` is side of the crop / larger extent of the
-    joints."""
+    joints.
+
+    fill_events, longest_us: a window with fewer events in the crop is begun earlier, until it holds so many or is so
+    long: a slow hand through a long window looks like a fast one through a short window. 0 = windows stay as they are.
+    """
 
     size_px: int = 96
     window_us: int = 66_667
@@ -32,6 +37,8 @@ class InputConfig:
     crop_scale: float = 1.7
     voxel_bins: int = 0
     """Bins of the voxel grid; 0 = the network reads no voxel grid."""
+    fill_events: int = 0
+    longest_us: int = 200_000
 
 
 def crop_around(points_px: Float[np.ndarray, "n 2"], camera: Camera, config: InputConfig) -> Camera:
@@ -39,6 +46,23 @@ def crop_around(points_px: Float[np.ndarray, "n 2"], camera: Camera, config: Inp
     low, high = points_px.min(axis=0), points_px.max(axis=0)
     side = max(float((high - low).max()) * config.crop_scale, 16.0)
     return crop_camera(camera, (low + high) / 2, side, config.size_px)
+
+
+def filled_window(
+    window: EventWindow, recent: Events, box: CropBox | None, camera: Camera, config: InputConfig
+) -> EventWindow:
+    """The window, begun earlier where it holds fewer than `fill_events` in the crop (without one: in the image).
+
+    recent: the events of the window and before it, `longest_us` back or more; later ones are not looked at.
+    """
+    if config.fill_events <= 0:
+        return window
+    recent = recent.between(min(window.end_us - config.longest_us, window.start_us), window.end_us)
+    times = recent.t_us if box is None else recent.t_us[inside(recent, box, camera)]
+    earliest = int(recent.t_us[0]) if len(recent) else window.start_us
+    start = int(times[-config.fill_events]) if len(times) >= config.fill_events else earliest
+    start = min(start, window.start_us)
+    return EventWindow(recent.between(start, window.end_us), start, window.end_us)
 
 
 def crop_windows(windows: Sequence[EventWindow], camera: Camera, crops: Sequence[Camera]) -> WindowBatch:

@@ -19,7 +19,6 @@ from evhands.boxes import (
     NOISE_MARGIN,
     CropBox,
     events_inside,
-    inside,
     joints_box,
     noise_density,
     overlap,
@@ -28,7 +27,7 @@ from evhands.boxes import (
 from evhands.events.windows import windows_by_time
 from evhands.geometry import crop_camera
 from evhands.hand.model import HandModel, pose_hand
-from evhands.inputs import InputConfig
+from evhands.inputs import InputConfig, filled_window
 from evhands.smoothing import SmoothingConfig, SmoothingState, smooth_pose
 from evhands.types import Camera, Events, EventStream, EventWindow, HandMesh, HandPose, Prediction, Side
 
@@ -85,8 +84,6 @@ class TrackerConfig:
     anchor, min_anchor: weight of the detector's box against the track's own, used from this confidence up: it keeps a
         crop from shrinking onto a single moving finger.
     elsewhere: a track moves to where the detector sees a livelier hand after so many windows in a row.
-    fill_events, longest_us: a window with fewer events in the crop is lengthened into the past until it holds so many,
-        or is so long: a slow hand through a long window looks like a fast one through a short window.
     min_inside: a track ends when less than this share of its crop is in the image.
     max_distance_m: a crop is never smaller than a fist (9 cm) at this distance.
     min_side_px, max_side: smallest crop in pixels, largest as a multiple of the longer image side.
@@ -104,8 +101,6 @@ class TrackerConfig:
     anchor: float = 0.5
     min_anchor: float = 0.8
     elsewhere: int = 5
-    fill_events: int = 1000
-    longest_us: int = 200_000
     min_inside: float = 0.35
     max_distance_m: float = 1.4
     min_side_px: float = 24.0
@@ -165,19 +160,20 @@ class Tracker:
 
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """One window in, one result out; windows come in order of time and may be empty."""
-    recent = recent_events(state.recent, window, tracker.config.longest_us)
+    recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
     result, state = _step(tracker, window, replace(state, recent=recent))
     return replace(result, events=len(window.events)), replace(state, recent=recent)
 
 
 def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     assert state.recent is not None
+    inputs = tracker.estimator.input_config
     if state.last is None or state.joints_m is None:
-        return _search(tracker, _lengthened(window, state.recent, None, tracker))
-    box = next_box(state, tracker.camera, tracker.estimator.input_config.crop_scale, tracker.config)
+        return _search(tracker, filled_window(window, state.recent, None, tracker.camera, inputs))
+    box = next_box(state, tracker.camera, inputs.crop_scale, tracker.config)
     if not _plausible(box, tracker.camera, tracker.config):
         return _search(tracker, window)
-    filled = _lengthened(window, state.recent, box, tracker)
+    filled = filled_window(window, state.recent, box, tracker.camera, inputs)
     noise = noise_density(window) * min(box.side_px**2, tracker.camera.size[0] * tracker.camera.size[1])
     if events_inside(window, box, tracker.camera) < tracker.config.min_events + NOISE_MARGIN * noise:
         return _hold(tracker, window, state, box)
@@ -185,16 +181,6 @@ def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[T
     if state.elsewhere >= tracker.config.elsewhere:
         return _search(tracker, filled)
     return _follow(tracker, filled, state, box)
-
-
-def _lengthened(window: EventWindow, recent: Events, box: CropBox | None, tracker: Tracker) -> EventWindow:
-    """The window, begun earlier where it holds too few events in the crop (or, without one, in the image)."""
-    config = tracker.config
-    times = recent.t_us if box is None else recent.t_us[inside(recent, box, tracker.camera)]
-    earliest = max(window.end_us - config.longest_us, int(recent.t_us[0])) if len(recent) else window.start_us
-    start = int(times[-config.fill_events]) if len(times) >= config.fill_events else earliest
-    start = min(max(start, earliest), window.start_us)
-    return EventWindow(recent.between(start, window.end_us), start, window.end_us)
 
 
 def track_windows(

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
+from evhands.boxes import CropBox
 from evhands.events.windows import window_at
 from evhands.files import replacing
 from evhands.geometry import crop_camera, project
-from evhands.inputs import OVERVIEW_SIZE, InputConfig, crop_inputs, overview, overview_camera
+from evhands.inputs import OVERVIEW_SIZE, InputConfig, crop_inputs, filled_window, overview, overview_camera
 from evhands.types import Camera, Events, HandPose
 
 
@@ -25,7 +26,7 @@ class ShardConfig:
     """How clips become rows. Jitters imitate a tracker that follows a hand: a part that stays for the clip, a part a
     window."""
 
-    inputs: InputConfig = InputConfig()
+    inputs: InputConfig = InputConfig(fill_events=1000)
     windows: int = 11
     clips_per_shard: int = 64
     shift: float = 0.07
@@ -68,8 +69,13 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     last = np.arange(len(clip.label_t_us) - config.windows, len(clip.label_t_us))
     windows = [window_at(clip.events, int(t), config.inputs.window_us) for t in clip.label_t_us[last]]
     joints = clip.joints_m[last]
-    crops = _jittered_crops(project(joints, clip.camera.K), clip.camera, config, rng)
-    images = crop_inputs(windows, clip.camera, crops, config.inputs)
+    boxes = _jittered_boxes(project(joints, clip.camera.K), config, rng)
+    crops = [crop_camera(clip.camera, box.centre_px, box.side_px, config.inputs.size_px) for box in boxes]
+    filled = [
+        filled_window(window, clip.events, box, clip.camera, config.inputs)
+        for window, box in zip(windows, boxes, strict=True)
+    ]
+    images = crop_inputs(filled, clip.camera, crops, config.inputs)
     row["lnes"] = np.ceil(images["lnes"] * 255)
     row["K"] = images["K"]
     row["joints"] = joints
@@ -78,23 +84,22 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     row["shape"] = clip.pose.shape[last[-1]]
     row["events"] = [len(w.events) for w in windows]
     for k, i in enumerate(rng.choice(config.windows, config.overviews, replace=False)):
-        row["overview"][k] = np.ceil(overview(windows[i], clip.camera)[0] * 255)
+        seen = filled_window(windows[i], clip.events, None, clip.camera, config.inputs)
+        row["overview"][k] = np.ceil(overview(seen, clip.camera)[0] * 255)
         row["box"][k] = _overview_box(project(joints[i], clip.camera.K), clip.camera)
     return row
 
 
-def _jittered_crops(
-    joints_px: np.ndarray, camera: Camera, config: ShardConfig, rng: np.random.Generator
-) -> list[Camera]:
+def _jittered_boxes(joints_px: np.ndarray, config: ShardConfig, rng: np.random.Generator) -> list[CropBox]:
     stay, scale_stay = rng.normal(0, config.shift, 2), rng.normal(0, config.scale)
-    crops = []
+    boxes = []
     for points in joints_px:
         low, high = points.min(axis=0), points.max(axis=0)
         factor = np.exp(scale_stay + rng.normal(0, config.scale / 2))
         side = max(float((high - low).max()) * config.inputs.crop_scale * factor, 16.0)
         centre = (low + high) / 2 + (stay + rng.normal(0, config.shift / 2, 2)) * side
-        crops.append(crop_camera(camera, centre, side, config.inputs.size_px))
-    return crops
+        boxes.append(CropBox(centre, side))
+    return boxes
 
 
 def _overview_box(joints_px: np.ndarray, camera: Camera) -> np.ndarray:

@@ -38,7 +38,7 @@ PALM = (0, 5, 9, 13, 17)
 class SmallConfig:
     """Sizes of the network; `flow` adds the light flow branch, which reads a voxel grid of `voxel_bins`."""
 
-    inputs: InputConfig = field(default_factory=InputConfig)
+    inputs: InputConfig = field(default_factory=lambda: InputConfig(fill_events=1000))
     hand: str = "open"
     channels: tuple[int, int, int] = (48, 80, 144)
     blocks: tuple[int, int, int] = (1, 2, 2)
@@ -203,7 +203,8 @@ class SmallNetwork(nn.Module):
         m3 = torch.cat([memory.flatten(0, 1), f3], dim=1)
         u2 = self.up2(self.skip2(torch.cat([_twice(self.up3(m3)), f2], dim=1)))
         u1 = self.up1(self.skip1(torch.cat([_twice(u2), f1], dim=1)))
-        output = self._heads(u1, m3.mean(dim=(2, 3)), flow)
+        with torch.autocast(u1.device.type, enabled=False):  # the mean over a heat map needs more digits than bf16 has
+            output = self._heads(u1.float(), m3.float().mean(dim=(2, 3)), flow)
         return _each(output, lambda value: value.unflatten(0, (T, B))), state
 
     def _heads(self, features: Tensor, pooled: Tensor, flow: Tensor | None) -> SmallOutput:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -35,6 +36,8 @@ class MotionConfig:
     """Greatest speed of the wrist rotation in rad/s."""
     finger_speed: tuple[float, float] = (1.0, 20.0)
     """Greatest speed of a finger angle in rad/s."""
+    wobble_m: tuple[float, float] = (0.001, 0.015)
+    """Standard deviation of the second layer of the wrist path."""
     tremor_m: float = 0.0004
 
 
@@ -112,7 +115,7 @@ def draw_motion(config: MotionConfig, view: View, duration_s: float, rng: np.ran
     turn, rotations = _draw_turn(config, view.orientation, duration_s, rng)
     path = _draw_path(config, view, duration_s, turn, rotations, rng)
     wobble_times = _keyframe_times(config, duration_s, rng)
-    wobble = rng.normal(0, 1, (len(wobble_times), 3)) * np.exp(rng.uniform(math.log(0.001), math.log(0.015)))
+    wobble = rng.normal(0, 1, (len(wobble_times), 3)) * _log_uniform(rng, config.wobble_m)
     tremor = np.stack([
         rng.uniform(0, config.tremor_m, 3), rng.uniform(8, 12, 3), rng.uniform(0, 2 * math.pi, 3)
     ])  # fmt: skip
@@ -150,11 +153,26 @@ def _draw_fingers(
         times = _keyframe_times(config, duration_s, rng)
         keys = open_hand.sample_natural_angles(rng, len(times))[:, indices]
         for k in range(1, len(times)):
-            move = 0.0 if rng.random() < config.hold_share else 1.0
-            fastest = PEAK * np.abs(keys[k] - keys[k - 1]).max() / (times[k] - times[k - 1])
-            keys[k] = keys[k - 1] + move * min(1.0, speed / max(fastest, 1e-9)) * (keys[k] - keys[k - 1])
+            reach = 0.0 if rng.random() < config.hold_share else speed * (times[k] - times[k - 1]) / PEAK
+            share = min(1.0, reach / max(float(np.abs(keys[k] - keys[k - 1]).max()), 1e-9))
+            mixed = _mixed(keys[k - 1], keys[k], share, _mean_angles()[indices])
+            step = np.clip(mixed, *open_hand.ANGLE_LIMITS[indices].T) - keys[k - 1]
+            keys[k] = keys[k - 1] + step * min(1.0, reach / max(float(np.abs(step).max()), 1e-9))
         fingers.append((indices, Track(times, keys)))
     return tuple(fingers)
+
+
+def _mixed(old: np.ndarray, fresh: np.ndarray, share: float, centre: np.ndarray | float) -> np.ndarray:
+    """`share` of the way from old to a fresh draw, away from the centre by as much as keeps the spread of both.
+
+    Steps of a part of the way alone would draw everything towards the mean: slow hands would never open or close.
+    """
+    return centre + ((1 - share) * (old - centre) + share * (fresh - centre)) / math.hypot(1 - share, share)
+
+
+@lru_cache(maxsize=1)
+def _mean_angles() -> np.ndarray:
+    return open_hand.sample_natural_angles(np.random.default_rng(0), 4096).mean(0)
 
 
 def draw_orientation(orientation: Orientation, back: bool, rng: np.random.Generator) -> np.ndarray:
@@ -162,11 +180,23 @@ def draw_orientation(orientation: Orientation, back: bool, rng: np.random.Genera
     if orientation == "free":
         direction = rng.standard_normal(4)  # a uniform quaternion
         return rotation_matrix(_quaternion_vector(direction / np.linalg.norm(direction)))
-    sigma, in_plane = (20.0, 30.0) if orientation == "frontal" else (45.0, 180.0)
-    tilt = [*np.radians(rng.normal(0, sigma, 2)), 0.0]
-    turn = [0.0, 0.0, math.radians(rng.uniform(-in_plane, in_plane))]
-    side = [0.0, math.pi if back else 0.0, 0.0]
-    in_plane_turn, tilted, palm_or_back = rotation_matrix(np.array([turn, tilt, side]))
+    return oriented(draw_tilt_and_turn(orientation, rng), back)
+
+
+FRONTAL_TURN = math.radians(30)
+
+
+def draw_tilt_and_turn(orientation: Literal["frontal", "wide"], rng: np.random.Generator) -> np.ndarray:
+    """(3,) radians: tilts about the image's x and y, then the turn in the image plane."""
+    sigma, in_plane = (math.radians(20), FRONTAL_TURN) if orientation == "frontal" else (math.radians(45), math.pi)
+    return np.array([*rng.normal(0, sigma, 2), rng.uniform(-in_plane, in_plane)])
+
+
+def oriented(tilt_and_turn: np.ndarray, back: bool) -> np.ndarray:
+    """The hand-to-camera rotation (3, 3) of two tilts and a turn, showing the palm or the back."""
+    x, y, turn = tilt_and_turn
+    vectors = np.array([[0.0, 0.0, turn], [x, y, 0.0], [0.0, math.pi if back else 0.0, 0.0]])
+    in_plane_turn, tilted, palm_or_back = rotation_matrix(vectors)
     return in_plane_turn @ tilted @ palm_or_back @ UPRIGHT
 
 
@@ -183,17 +213,41 @@ def _draw_turn(
     config: MotionConfig, orientation: Orientation, duration_s: float, rng: np.random.Generator
 ) -> tuple[Track, np.ndarray]:
     times = _keyframe_times(config, duration_s, rng)
-    speed = _log_uniform(rng, config.peak_turn)
+    reach = _log_uniform(rng, config.peak_turn) * np.diff(times) / PEAK
+    reach[rng.random(len(reach)) < config.hold_share] = 0.0
+    rotations = _frontal_walk(reach, rng) if orientation == "frontal" else _free_walk(orientation, reach, rng)
+    return Track(times, np.zeros((len(times), 0))), rotations
+
+
+def _frontal_walk(reach: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rotations (k + 1, 3, 3) within the frontal range, each at most `reach` (k,) rad from the one before."""
     back = rng.random() < 0.5  # a turn from palm to back would leave the frontal range on its way: once a clip
-    rotations = [draw_orientation(orientation, back, rng)]
-    for k in range(1, len(times)):
-        if orientation != "frontal":
-            back = rng.random() < 0.5
-        step = rotation_vector(rotations[-1].T @ draw_orientation(orientation, back, rng))
-        share = 0.0 if rng.random() < config.hold_share else 1.0
-        share *= min(1.0, speed * (times[k] - times[k - 1]) / max(PEAK * float(np.linalg.norm(step)), 1e-9))
+    angles = draw_tilt_and_turn("frontal", rng)
+    rotations = [oriented(angles, back)]
+    for allowed in reach:
+        fresh = draw_tilt_and_turn("frontal", rng)
+        far = float(np.linalg.norm(_step(rotations[-1], oriented(fresh, back))))
+        mixed = _mixed(angles, fresh, min(1.0, allowed / max(far, 1e-9)), 0.0)
+        mixed[2] = np.clip(mixed[2], -FRONTAL_TURN, FRONTAL_TURN)
+        far = float(np.linalg.norm(_step(rotations[-1], oriented(mixed, back))))
+        # The angle of a step is nearly that of a straight one between these small angles, hence the 2 %.
+        angles = angles + (mixed - angles) * min(1.0, 0.98 * allowed / max(far, 1e-9))
+        rotations.append(oriented(angles, back))
+    return np.stack(rotations)
+
+
+def _free_walk(orientation: Orientation, reach: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Rotations (k + 1, 3, 3) along geodesics towards fresh draws, each at most `reach` (k,) rad."""
+    rotations = [draw_orientation(orientation, rng.random() < 0.5, rng)]
+    for allowed in reach:
+        step = _step(rotations[-1], draw_orientation(orientation, rng.random() < 0.5, rng))
+        share = min(1.0, allowed / max(float(np.linalg.norm(step)), 1e-9))
         rotations.append(rotations[-1] @ rotation_matrix(step * share))
-    return Track(times, np.zeros((len(times), 0))), np.stack(rotations)
+    return np.stack(rotations)
+
+
+def _step(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    return rotation_vector(before.T @ after)
 
 
 def _draw_path(
