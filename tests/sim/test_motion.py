@@ -62,12 +62,13 @@ def test_angles_keep_their_limits() -> None:
         assert open_hand.within_limits(motion.angles(t)).all()
 
 
+@pytest.mark.parametrize("orientation", ["frontal", "free"])
 @pytest.mark.parametrize(("speed", "turn"), [(0.1, 1.0), (1.0, 8.0)])
-def test_speeds_stay_below_their_peaks(speed: float, turn: float) -> None:
+def test_speeds_stay_below_their_peaks(speed: float, turn: float, orientation: str) -> None:
     config = MotionConfig(peak_speed=(speed, speed), peak_turn=(turn, turn), finger_speed=(5.0, 5.0), tremor_m=0.0)
     t = np.linspace(0, 3, 6001)
     for seed in range(5):
-        motion = draw_motion(config, _view("free"), 3.0, np.random.default_rng(seed))
+        motion = draw_motion(config, _view(orientation), 3.0, np.random.default_rng(seed))
         moved = np.linalg.norm(np.diff(motion.path.at(t), axis=0), axis=1) / np.diff(t)
         rotation = motion.rotation(t)
         turned = np.linalg.norm(rotation_vector(np.swapaxes(rotation[:-1], 1, 2) @ rotation[1:]), axis=1) / np.diff(t)
@@ -100,3 +101,16 @@ def test_the_hand_starts_well_in_view_and_stays_near() -> None:
         assert (pixels > -20).all()
         assert (pixels < np.array([366, 280])).all()
         assert centre[:, 2].min() > 0.25
+
+
+@pytest.mark.parametrize("speed", [1.0, 8.0])
+def test_time_does_not_draw_hands_towards_the_mean(speed: float) -> None:
+    """A slow hand takes small steps; many of them must still cover what single draws cover."""
+    config = MotionConfig(finger_speed=(speed, speed), peak_turn=(speed, speed), hold_share=0.0)
+    motions = [draw_motion(config, _view(), 6.0, np.random.default_rng(seed)) for seed in range(300)]
+    drawn = open_hand.sample_natural_angles(np.random.default_rng(1), 2000).std(0)
+    late = np.stack([motion.angles(np.array([5.9]))[0] for motion in motions]).std(0)
+    assert 0.85 < (late / drawn).mean() < 1.15
+    first, last = (np.stack([m.rotation(np.array([t]))[0] for m in motions]) for t in (0.0, 5.9))
+    spread = [np.degrees(np.arccos(np.clip(np.abs(r[:, 2, 1]), 0, 1))).std() for r in (first, last)]
+    assert 0.8 < spread[1] / spread[0] < 1.2

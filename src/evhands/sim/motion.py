@@ -8,6 +8,7 @@ along geodesics. The wrist may move in two layers (a slow path and a quicker one
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -154,20 +155,37 @@ def _draw_fingers(
         keys = open_hand.sample_natural_angles(rng, len(times))[:, indices]
         for k in range(1, len(times)):
             reach = 0.0 if rng.random() < config.hold_share else speed * (times[k] - times[k - 1]) / PEAK
-            share = min(1.0, reach / max(float(np.abs(keys[k] - keys[k - 1]).max()), 1e-9))
-            mixed = _mixed(keys[k - 1], keys[k], share, _mean_angles()[indices])
-            step = np.clip(mixed, *open_hand.ANGLE_LIMITS[indices].T) - keys[k - 1]
-            keys[k] = keys[k - 1] + step * min(1.0, reach / max(float(np.abs(step).max()), 1e-9))
+            low, high = open_hand.ANGLE_LIMITS[indices].T
+            keys[k] = _walk(
+                keys[k - 1], keys[k], _mean_angles()[indices], reach,
+                lambda old, new: float(np.abs(new - old).max()), lambda x, low=low, high=high: np.clip(x, low, high),
+            )  # fmt: skip
         fingers.append((indices, Track(times, keys)))
     return tuple(fingers)
 
 
-def _mixed(old: np.ndarray, fresh: np.ndarray, share: float, centre: np.ndarray | float) -> np.ndarray:
-    """`share` of the way from old to a fresh draw, away from the centre by as much as keeps the spread of both.
+def _walk(
+    old: np.ndarray,
+    fresh: np.ndarray,
+    centre: np.ndarray | float,
+    reach: float,
+    distance: Callable[[np.ndarray, np.ndarray], float],
+    limited: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """A step from old towards a fresh draw, no longer than `reach`, that keeps the spread of the draws.
 
-    Steps of a part of the way alone would draw everything towards the mean: slow hands would never open or close.
+    Plain steps of a part of the way would draw everything towards the mean: slow hands would never open or close. So
+    the mixture of both is scaled away from the centre to the variance that each of them has.
     """
-    return centre + ((1 - share) * (old - centre) + share * (fresh - centre)) / math.hypot(1 - share, share)
+    share = min(1.0, reach / max(distance(old, fresh), 1e-9))
+    new, far = old, 0.0
+    for _ in range(4):  # the scaled step is longer than the plain one: look for the share that just reaches
+        new = limited(centre + ((1 - share) * (old - centre) + share * (fresh - centre)) / math.hypot(1 - share, share))
+        far = distance(old, new)
+        if far <= reach:
+            break
+        share *= 0.98 * reach / max(far, 1e-9)
+    return old + (new - old) * min(1.0, reach / max(far, 1e-9))
 
 
 @lru_cache(maxsize=1)
@@ -226,14 +244,18 @@ def _frontal_walk(reach: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     rotations = [oriented(angles, back)]
     for allowed in reach:
         fresh = draw_tilt_and_turn("frontal", rng)
-        far = float(np.linalg.norm(_step(rotations[-1], oriented(fresh, back))))
-        mixed = _mixed(angles, fresh, min(1.0, allowed / max(far, 1e-9)), 0.0)
-        mixed[2] = np.clip(mixed[2], -FRONTAL_TURN, FRONTAL_TURN)
-        far = float(np.linalg.norm(_step(rotations[-1], oriented(mixed, back))))
-        # The angle of a step is nearly that of a straight one between these small angles, hence the 2 %.
-        angles = angles + (mixed - angles) * min(1.0, 0.98 * allowed / max(far, 1e-9))
+        angles = _walk(angles, fresh, 0.0, float(allowed), _tilt_and_turn_distance, _within_frontal_turn)
         rotations.append(oriented(angles, back))
     return np.stack(rotations)
+
+
+def _tilt_and_turn_distance(old: np.ndarray, new: np.ndarray) -> float:
+    """An upper bound of the angle between the two rotations."""
+    return float(np.linalg.norm(new[:2] - old[:2]) + abs(new[2] - old[2]))
+
+
+def _within_frontal_turn(angles: np.ndarray) -> np.ndarray:
+    return np.array([angles[0], angles[1], np.clip(angles[2], -FRONTAL_TURN, FRONTAL_TURN)])
 
 
 def _free_walk(orientation: Orientation, reach: np.ndarray, rng: np.random.Generator) -> np.ndarray:
