@@ -27,12 +27,12 @@ class TrainConfig:
 
     model: SmallConfig | DetectorConfig
     weights: dict[str, float]
-    steps: int = 40_000
-    hours: float = 2.0
-    learning_rate: float = 1.5e-3
+    steps: int = 60_000
+    hours: float = 1.5
+    learning_rate: float = 1.8e-3
     weight_decay: float = 0.02
     warmup_steps: int = 300
-    images: int = 36
+    images: int = 48
     """Images a step: lengths of sequences are drawn from `windows`, and as many clips as fill them."""
     windows: tuple[int, ...] = (2, 4, 6, 10)
     average: float = 0.998
