@@ -19,14 +19,15 @@ import torch
 from evhands.sim import generate
 from evhands.sim.generate import ClipConfig, simulate_clip
 from evhands.sim.sensor import EventSensor, union
+from evhands.sim.world import World
 
 CLIPS = 12
 ROUNDS = 4
 PARTS = {
-    "motion": (generate, "draw_motion"),
-    "skin, light, background": (generate, "_draw_scene"),
-    "times and truth": (generate, "_times_and_truth"),
-    "meshes": (generate, "scene_vertices"),
+    "world": (generate, "draw_world"),
+    "times": (generate, "needed_times"),
+    "truth": (World, "truth"),
+    "meshes": (World, "vertices"),
     "drawing": (generate, "render"),
     "event model": (EventSensor, "expose"),
     "noise and sorting": (EventSensor, "take"),

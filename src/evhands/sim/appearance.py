@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evhands.hand.skeleton import JOINT_ORDERS
+from evhands.hand.skeleton import FINGERS, JOINT_ORDERS
 from evhands.types import Size
 
 
@@ -42,18 +42,17 @@ class Forearm:
 
 @dataclass(frozen=True)
 class Look:
-    """Everything drawn once per clip: the reflectance of the vertices (hand, then forearm), lights, background."""
+    """How surfaces answer light, drawn once per clip."""
 
     albedo: np.ndarray
-    """(v + n,) float32."""
+    """(v,) float32 of all vertices of the scene."""
     lights: np.ndarray
     """(l, 3) float32: directions towards the lights times their strengths, camera frame."""
     ambient: float
     occlusion: float
     """How much a surface seen at a grazing angle is darkened (0 to 1): a cheap stand-in for shadows between fingers."""
-    background: np.ndarray
-    """(height, width) float32 light."""
-    tags: dict[str, float | str]
+    gloss: float = 0.0
+    """Strength of the specular light (Blinn 1977, exponent `SHININESS`)."""
 
 
 RINGS = np.concatenate([np.linspace(-0.012, 0.03, 7), np.linspace(0.045, 0.4, 9)])
@@ -100,9 +99,18 @@ def smooth_step(x: np.ndarray | float) -> np.ndarray:
     return x * x * (3 - 2 * x)
 
 
-def draw_look(hand: Surface, normals: np.ndarray, arm: Forearm, size: Size, rng: np.random.Generator) -> Look:
-    """Skin, sleeve, lights and background of one clip; `normals` (v, 3) of the hand at rest."""
-    tone = float(np.exp(rng.uniform(math.log(0.12), math.log(0.65))))
+def draw_tone(rng: np.random.Generator) -> float:
+    """Reflectance of a person's skin."""
+    return float(np.exp(rng.uniform(math.log(0.12), math.log(0.65))))
+
+
+def draw_skin(
+    hand: Surface, normals: np.ndarray, arm: Forearm, tone: float, jewellery: float, rng: np.random.Generator
+) -> tuple[np.ndarray, dict[str, float | str]]:
+    """Albedo (v + n,) of a hand and its forearm, and tags; `normals` (v, 3) of the hand at rest.
+
+    jewellery: chance of a ring on a finger or a watch.
+    """
     skin = tone * skin_pattern(hand, normals, rng)
     arm_albedo = tone * (1 + 0.08 * _solid_noise(arm.vertices, 0.05, rng))
     sleeve = rng.random() < 0.45
@@ -111,17 +119,30 @@ def draw_look(hand: Surface, normals: np.ndarray, arm: Forearm, size: Size, rng:
         cloth = float(np.exp(rng.uniform(math.log(0.04), math.log(0.9))))
         pattern = cloth * (1 + rng.uniform(0, 0.4) * _solid_noise(arm.vertices, 0.02, rng))
         arm_albedo = np.where(arm.vertices[:, 0] > start, pattern, arm_albedo)
-    albedo = np.clip(np.concatenate([skin, arm_albedo]), 0.02, 1.0).astype(np.float32)
-    lights = draw_lights(rng)
-    background, tags = draw_background(size, rng)
-    return Look(
-        albedo=albedo,
-        lights=lights,
-        ambient=float(rng.uniform(0.15, 0.5)),
-        occlusion=float(rng.uniform(0.2, 0.7)),
-        background=background,
-        tags={"skin": round(tone, 3), "sleeve": float(sleeve), **tags},
+    tags: dict[str, float | str] = {"skin": round(tone, 3), "sleeve": float(sleeve)}
+    if jewellery and rng.random() < jewellery:
+        metal = float(rng.choice([0.06, 0.85]))
+        if rng.random() < 0.5:
+            finger = int(rng.integers(5))
+            skin = np.where(_ring(hand, finger, rng.uniform(0.35, 0.55)), metal, skin)
+            tags["jewellery"] = "ring"
+        else:
+            band = (arm.vertices[:, 0] > 0.004) & (arm.vertices[:, 0] < 0.04)
+            arm_albedo = np.where(band, metal, arm_albedo)
+            tags["jewellery"] = "watch"
+    return np.clip(np.concatenate([skin, arm_albedo]), 0.02, 1.0).astype(np.float32), tags
+
+
+def _ring(hand: Surface, finger: int, share: float) -> np.ndarray:
+    """Which vertices (v,) a ring on the finger's first bone covers."""
+    names = JOINT_ORDERS["mano16"]
+    base, end = (
+        hand.joints16[names.index(f"{('thumb', 'index', 'middle', 'ring', 'little')[finger]}{k}")] for k in (1, 2)
     )
+    bone = end - base
+    along = (hand.vertices - base) @ bone / (bone @ bone)
+    away = np.linalg.norm(hand.vertices - base - along[:, None] * bone, axis=1)
+    return (np.abs(along - share) < 0.11) & (away < 0.014)
 
 
 def draw_lights(rng: np.random.Generator) -> np.ndarray:
@@ -143,7 +164,7 @@ def skin_pattern(hand: Surface, normals: np.ndarray, rng: np.random.Generator) -
     pattern *= 1 + rng.uniform(0.01, 0.06) * _solid_noise(v, 0.008, rng)
     names = JOINT_ORDERS["mano16"]
     crease = rng.uniform(0.05, 0.3)
-    for f, finger in enumerate(("thumb", "index", "middle", "ring", "little")):
+    for f, finger in enumerate(FINGERS):
         chain = np.array([hand.joints16[names.index(f"{finger}{k}")] for k in (1, 2, 3)] + [hand.tips[f]])
         for k in (1, 2):
             axis = chain[k + 1] - chain[k - 1]
@@ -173,9 +194,12 @@ def _solid_noise(points: np.ndarray, length_m: float, rng: np.random.Generator) 
     return np.cos(points @ waves + rng.uniform(0, 2 * math.pi, 12)).sum(1) * math.sqrt(2 / 12)
 
 
-def draw_background(size: Size, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, float | str]]:
-    """A wall with a gradient, band-limited texture, and in half of the clips clutter: light (height, width) and
-    tags."""
+SHININESS = 18.0
+"""Exponent of the specular light: a skin that is a little moist."""
+
+
+def draw_background(size: Size, clutter: float, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, float | str]]:
+    """A wall with a gradient, band-limited texture, and by the chance `clutter` shapes: light (h, w), tags."""
     width, height = size
     level = float(np.exp(rng.uniform(math.log(0.05), math.log(0.9))))
     log_light = np.full((height, width), math.log(level), np.float32)
@@ -185,10 +209,10 @@ def draw_background(size: Size, rng: np.random.Generator) -> tuple[np.ndarray, d
     texture = float(np.exp(rng.uniform(math.log(0.01), math.log(0.35))))
     for cell in np.exp(rng.uniform(math.log(3), math.log(80), 3)):
         log_light += texture / math.sqrt(3) * _value_noise(size, cell, rng)
-    cluttered = rng.random() < 0.5
+    cluttered = rng.random() < clutter
     if cluttered:
         contrast = rng.uniform(0.2, 1.0)
-        for _ in range(int(rng.integers(3, 25))):
+        for _ in range(round(rng.integers(3, 25) * width * height / 90_000)):
             _add_object(log_light, contrast, rng)
     light = np.exp(np.clip(log_light, math.log(0.01), math.log(2.0)))
     return light, {"background": "cluttered" if cluttered else "plain", "background_level": round(level, 3)}

@@ -9,21 +9,27 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from evhands.sim.appearance import Look
+from evhands.geometry import distort_points
+from evhands.sim.appearance import SHININESS, Look
 from evhands.sim.sensor import Box
-from evhands.types import Size
+from evhands.types import Camera
 
 NEAR_M = 0.05
 """Triangles with a corner nearer than this are left out."""
 
 
-def image_boxes(vertices: np.ndarray, K: np.ndarray, size: Size, margin: int = 3) -> tuple[np.ndarray, list[Box]]:
+def image_boxes(vertices: np.ndarray, camera: Camera, margin: int = 3) -> tuple[np.ndarray, list[Box]]:
     """Pixels (n, v, 2) float32 of the vertices (n, v, 3), and per image the box inside the sensor they can touch.
 
-    A box without area means that nothing is in view.
+    A box without area means that nothing is in view. Lens distortion moves the vertices; triangles stay straight.
     """
-    points, low, high = _project_and_bound(vertices, K.astype(np.float32))
-    limit = np.array(size)
+    points, low, high = _project_and_bound(vertices, camera.K.astype(np.float32))
+    if np.any(camera.distortion):
+        points = distort_points(points.reshape(-1, 2), camera.K, camera.distortion).astype(np.float32)
+        points = points.reshape(*vertices.shape[:2], 2)
+        near = vertices[..., 2:] < NEAR_M
+        low, high = np.where(near, np.float32(1e9), points).min(1), np.where(near, np.float32(-1e9), points).max(1)
+    limit = np.array(camera.size)
     low = np.clip(np.floor(low) - margin, 0, limit).astype(int)
     high = np.clip(np.ceil(high) + margin + 1, 0, limit).astype(int)
     high = np.where((high > low).all(1, keepdims=True), high, low)
@@ -49,20 +55,22 @@ def _project_and_bound(vertices, K):  # type: ignore[no-untyped-def]
 
 
 def render(vertices: np.ndarray, points_px: np.ndarray, faces: np.ndarray, look: Look, dark: float, wall: np.ndarray,
-           box: Box) -> np.ndarray:  # fmt: skip
+           box: Box, gain: float = 1.0) -> np.ndarray:  # fmt: skip
     """The logarithm of light (y1 - y0, x1 - x0) inside `box` of a mesh in front of a wall.
 
     vertices: (v, 3) float32 m in the camera frame; points_px: (v, 2) float32 their pixels; faces: (f, 3) int32;
-    wall: (height, width) what `log_background` gives, before the lens. Pixels away from the mesh equal
-    `seen_background` bit for bit, so that a moving box fires no events.
+    wall: (height, width) what `log_background` gives, before the lens. gain: factor of all light. Pixels away from
+    the mesh equal `seen_background` bit for bit, so that a moving box fires no events.
     """
-    shade = _shade(vertices, faces, look.albedo, look.lights, look.ambient, look.occlusion, dark)
+    shade = _shade(
+        vertices, faces, look.albedo, look.lights, look.ambient, look.occlusion, look.gloss, np.float32(gain), dark
+    )
     return _draw(points_px, vertices, faces, shade, wall, *box)
 
 
-def log_background(look: Look, dark: float) -> np.ndarray:
-    """Logarithm of the background's light (height, width) float32."""
-    return np.log(look.background + np.float32(dark))
+def log_background(light: np.ndarray, dark: float, gain: float = 1.0) -> np.ndarray:
+    """Logarithm of a background's light (h, w) float32."""
+    return np.log(np.float32(gain) * light + np.float32(dark))
 
 
 def seen_background(wall: np.ndarray) -> np.ndarray:
@@ -93,7 +101,7 @@ def vertex_normals(vertices, faces):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def _shade(vertices, faces, albedo, lights, ambient, occlusion, dark):  # type: ignore[no-untyped-def]
+def _shade(vertices, faces, albedo, lights, ambient, occlusion, gloss, gain, dark):  # type: ignore[no-untyped-def]
     """Logarithm of the light (v,) that the vertices send to the camera."""
     normals = vertex_normals(vertices, faces)
     out = np.empty(len(vertices), np.float32)
@@ -106,8 +114,26 @@ def _shade(vertices, faces, albedo, lights, ambient, occlusion, dark):  # type: 
         distance = np.sqrt(vertices[v, 0] ** 2 + vertices[v, 1] ** 2 + vertices[v, 2] ** 2)
         facing = -(normals[v, 0] * vertices[v, 0] + normals[v, 1] * vertices[v, 1] + normals[v, 2] * vertices[v, 2])
         facing = min(max(facing / distance, 0.0), 1.0)
-        out[v] = np.log(albedo[v] * light * (1 - occlusion * (1 - facing * facing)) + dark)
+        light = albedo[v] * light * (1 - occlusion * (1 - facing * facing))
+        if gloss > 0:
+            light += gloss * _specular(normals[v], vertices[v], distance, lights)
+        out[v] = np.log(gain * light + dark)
     return out
+
+
+@njit(cache=True, nogil=True)
+def _specular(normal, vertex, distance, lights):  # type: ignore[no-untyped-def]
+    """Blinn's specular light: the half vector between light and eye against the normal."""
+    total = np.float32(0)
+    for k in range(len(lights)):
+        strength = np.sqrt(lights[k, 0] ** 2 + lights[k, 1] ** 2 + lights[k, 2] ** 2)
+        x = lights[k, 0] / strength - vertex[0] / distance
+        y = lights[k, 1] / strength - vertex[1] / distance
+        z = lights[k, 2] / strength - vertex[2] / distance
+        cosine = (normal[0] * x + normal[1] * y + normal[2] * z) / np.sqrt(x * x + y * y + z * z)
+        if cosine > 0:
+            total += strength * cosine**SHININESS
+    return total
 
 
 @njit(cache=True, nogil=True)
