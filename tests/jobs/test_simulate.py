@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from evhands.jobs.simulate import simulate
 from evhands.recording import read_recording
-from evhands.sim.generate import TEST_SUBJECTS
+from evhands.sim.config import TEST_SUBJECTS
+from evhands.sim.presets import TEST_COUNT, PresetName, clip_of_testset
 from evhands.types import InputError
 
 
@@ -28,19 +30,46 @@ def test_one_recording(tmp_path: Path, capsys) -> None:
     assert TEST_SUBJECTS[0] <= recording.meta["subject"] < TEST_SUBJECTS[1]
 
 
-@pytest.mark.slow
-def test_a_folder_is_filled_up(tmp_path: Path) -> None:
+def test_a_folder_is_filled_up_and_has_a_card(tmp_path: Path) -> None:
     simulate(tmp_path, preset="train", seconds=2, seed=1, side="left")
-    files = sorted(tmp_path.iterdir())
-    assert len(files) == 2
-    kept, lost = files
+    kept, lost = sorted(tmp_path.glob("*.h5"))
     before, stamp = lost.read_bytes(), kept.stat().st_mtime_ns
     lost.unlink()
     simulate(tmp_path, preset="train", seconds=2, seed=1, side="left")
     assert kept.stat().st_mtime_ns == stamp
-    recording = read_recording(lost)
-    lost.write_bytes(before)
-    np.testing.assert_array_equal(recording.joints_m, read_recording(lost).joints_m)
+    assert lost.read_bytes() == before
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["statistics"]["recordings"] == 2
+    counts = [len(read_recording(path).events) for path in (kept, lost)]
+    assert card["statistics"]["events"] == sum(counts)
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(tmp_path: Path) -> None:
+    """The same bytes from one process and from four."""
+    for workers in (1, 4):
+        simulate(tmp_path / str(workers), preset="train", seconds=4, seed=2, workers=workers)
+    names = sorted(path.name for path in (tmp_path / "1").glob("*.h5"))
+    assert len(names) == 4
+    for name in names:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
+
+
+@pytest.mark.parametrize("preset", ["fast", "ego", "two-hands", "evrealhands"])
+def test_every_preset_gives_events_and_truth(preset: PresetName, tmp_path: Path) -> None:
+    out = tmp_path / "a.h5"
+    simulate(out, preset=preset, seconds=0.05, seed=3)
+    recording = read_recording(out)
+    assert len(recording.events) > 0
+    assert recording.joints_m is not None
+    assert np.isfinite(recording.joints_m).all()
+
+
+def test_the_test_set_holds_every_bucket_of_both_halves() -> None:
+    names = [clip_of_testset(i)[0].rsplit("-", 1)[0] for i in range(TEST_COUNT)]
+    assert len(set(names)) == 14
+    assert all(names.count(name) == TEST_COUNT // 14 for name in set(names))
 
 
 def test_no_length_is_refused(tmp_path: Path) -> None:

@@ -1,76 +1,266 @@
-"""`evhands simulate`: recordings of simulated hands, with the truth inside."""
+"""`evhands simulate`: recordings of simulated hands with their truth, a card of what they are, and a contact sheet."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import contextlib
+import json
+import multiprocessing
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-import torch
+import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from evhands.recording import write_recording
-from evhands.sim.generate import TEST_SUBJECTS, ClipConfig, simulate_clip
-from evhands.sim.motion import MotionConfig
-from evhands.types import InputError, Side
-
-Preset = Literal["demo", "train"]
-
-PRESETS: dict[str, ClipConfig] = {
-    # A hand of a test subject that moves as people do before a camera, always near enough to be seen well.
-    "demo": ClipConfig(
-        duration_us=4_000_000,
-        label_rate_hz=100.0,
-        depth_m=(0.4, 0.6),
-        subjects=TEST_SUBJECTS,
-        motion=MotionConfig(
-            keyframe_s=(0.3, 1.2), peak_speed=(0.3, 0.6), peak_turn=(1.5, 4.0), finger_speed=(6.0, 12.0)
-        ),
-    ),
-    "train": ClipConfig(duration_us=1_000_000),
-}
-"""Preset name -> one clip of it."""
+from evhands import __version__
+from evhands.files import replacing
+from evhands.recording import read_recording, write_recording
+from evhands.sim.config import ClipConfig
+from evhands.sim.generate import Clip, simulate_clip
+from evhands.sim.presets import TEST_COUNT, TEST_SEED, PresetName, TrainShares, clip_of, with_camera
+from evhands.sim.sensor import SENSORS
+from evhands.types import InputError
 
 
-def simulate(out: Path, *, preset: Preset = "demo", seconds: float = 10.0, seed: int = 0, side: Side = "right") -> None:
-    """Simulate a moving hand and write what an event camera sees of it, with the truth.
+def simulate(
+    out: Path,
+    *,
+    preset: PresetName = "demo",
+    seconds: float = 10.0,
+    hours: float = 0.0,
+    seed: int = 0,
+    side: Literal["right", "left", "any", "both"] | None = None,
+    camera: Literal["346x260", "240x180", "640x480", "1280x720"] | None = None,
+    sensor: str | None = None,
+    shares: TrainShares = TrainShares(),
+    workers: int = 1,
+    cluster: bool = False,
+) -> None:
+    """Simulate moving hands and write what an event camera sees of them, with the truth 100 times a second.
 
-    With OUT a name that ends in .h5, one recording of that length; else a folder of short recordings, each of another
-    hand, light and background, which is filled up where it was left. Recordings hold events, camera, poses, 21 joints,
-    boxes and how they were made.
+    With OUT a name that ends in .h5, one recording of that length; else a folder of recordings (each of another hand,
+    light and background), which is filled up where it was left, with OUT/card.json (every setting, event statistics)
+    and OUT/sheet.png (pictures). Recordings hold events, camera, poses, 21 joints, boxes and how they were made;
+    recording i is a function of the preset, the seed and i alone, whatever the number of workers.
 
     Args:
         out: a file that ends in .h5, or a folder.
-        preset: demo is a hand of a test subject moving at ease; train is what training sees, fast and slow.
+        preset: demo: a hand of a test subject that moves at ease. train: what training sees, of everything (see
+            --shares). testset: the fixed test set of the project (its own seed and length; others are ignored). fast:
+            fast motion. ego: a turning camera, as on a head. two-hands: both hands in view. evrealhands: the scene and
+            motion types of that data set.
         seconds: length of the recording, or of all recordings of the folder together.
-        seed: recording i is a function of (seed, i) alone.
-        side: which hand.
+        hours: the same in hours, added to the seconds where it is given.
+        seed: of the series.
+        side: which hand; the preset's own when left out.
+        camera: size of the sensor; the preset's own when left out.
+        sensor: kind of the sensor (ideal, davis346, evk4, dim, eventhands); the preset's own when left out.
+        shares: what the preset train mixes, as --shares.free 0.5.
+        workers: processes; one a core.
+        cluster: spread the work with Ray (pip install evhands[cluster]) over this machine, or over the cluster that
+            RAY_ADDRESS names; OUT must then be a folder that all its machines share.
     """
-    if not seconds > 0:
-        raise InputError(f"Found a length of {seconds} s. Wanted more than 0.")
-    torch.set_num_threads(1)  # the products of one clip are too small to share
-    config = replace(PRESETS[preset], side=side)
+    length_s = (seconds if not hours else 3600 * hours) if preset != "testset" else 1.0
+    if not length_s > 0:
+        raise InputError(f"Found a length of {length_s} s. Wanted more than 0.")
+    if sensor is not None and sensor not in SENSORS:
+        raise InputError(f"Found --sensor {sensor!r}. Wanted one of {', '.join(SENSORS)}.")
+    series = Series(preset, TEST_SEED if preset == "testset" else seed, shares, side, camera, sensor)
     if out.suffix == ".h5":
-        paths = [out]
-        config = replace(config, duration_us=max(round(seconds * 1e6), 1))
-    else:
-        count = max(round(seconds * 1e6 / config.duration_us), 1)
-        paths = [out / f"{preset}-{side}-{seed}-{i:06d}.h5" for i in range(count)]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    written = 0
+        length_us = max(round(length_s * 1e6), 1)
+        events = _write(Job(series, 0, out, length_us))
+        print(f"Wrote {length_us * 1e-6:g} s, {events} events, to {out}.")
+        return
+    _write_folder(out, series, length_s, workers, cluster)
+
+
+@dataclass(frozen=True)
+class Series:
+    """What tells every recording of a folder, but for its number."""
+
+    preset: PresetName
+    seed: int
+    shares: TrainShares
+    side: Literal["right", "left", "any", "both"] | None
+    camera: str | None
+    sensor: str | None
+
+    def clip(self, index: int) -> tuple[str, ClipConfig]:
+        """Name and configuration of a recording."""
+        name, config = clip_of(self.preset, self.seed, index, self.shares)
+        config = with_camera(config, self.camera) if self.camera is not None else config
+        config = replace(config, side=self.side) if self.side is not None else config
+        return name, replace(config, sensor=SENSORS[self.sensor]) if self.sensor is not None else config
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording to write; a length other than its own where `length_us` is given."""
+
+    series: Series
+    index: int
+    path: Path
+    length_us: int = 0
+
+
+def _write_folder(out: Path, series: Series, length_s: float, workers: int, cluster: bool) -> None:
+    each_s = series.clip(0)[1].duration_us * 1e-6
+    count = TEST_COUNT if series.preset == "testset" else max(round(length_s / each_s), 1)
+    jobs = [Job(series, i, out / f"{series.clip(i)[0]}.h5") for i in range(count)]
+    out.mkdir(parents=True, exist_ok=True)
+    todo = [job for job in jobs if not job.path.exists()]
+    if len(todo) < len(jobs):
+        print(f"{len(jobs) - len(todo)} of {len(jobs)} recordings are in {out} already and are kept.")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        row = bar.add_task("recordings", total=len(paths))
-        for index, path in enumerate(paths):
-            if path == out or not path.exists():
-                written += _write(path, config, seed, index)
+        row = bar.add_task("recordings", total=len(jobs), completed=len(jobs) - len(todo))
+        for _ in _on_cluster(todo) if cluster else _in_processes(todo, workers):
             bar.advance(row)
-    length = config.duration_us * 1e-6
-    print(f"Wrote {len(paths)} recording{'s' * (len(paths) > 1)} of {length:g} s, {written} events, to {out}.")
+    statistics = _write_card(out, series, jobs)
+    sheet = _write_sheet(out, jobs)
+    print(
+        f"Wrote {len(todo)} recordings; {out} holds {len(jobs)} of {each_s:g} s, {statistics['events']} events "
+        f"({statistics['events_per_second'] / 1e6:.2f} M a second, {100 * statistics['on_share']:.0f} % ON). "
+        f"Card: {out / 'card.json'}  pictures: {sheet}"
+    )
 
 
-def _write(path: Path, config: ClipConfig, seed: int, index: int) -> int:
-    """Simulate one recording into `path`; returns the number of its events."""
-    clip = simulate_clip(config, seed, index)
-    write_recording(path, clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m, clip.boxes_px, clip.meta)
+def _in_processes(todo: list[Job], workers: int) -> Iterator[int]:
+    if workers <= 1 or len(todo) <= 1:
+        yield from map(_write, todo)
+        return
+    with multiprocessing.get_context("spawn").Pool(min(workers, len(todo))) as pool:
+        yield from pool.imap_unordered(_write, todo)
+
+
+def _on_cluster(todo: list[Job]) -> Iterator[int]:
+    """The same function on Ray's workers, a few jobs a core ahead."""
+    try:
+        import ray
+    except ImportError as error:
+        raise InputError("--cluster needs Ray, which is not installed: pip install evhands[cluster].") from error
+    started_here = not ray.is_initialized()
+    if started_here:
+        ray.init(log_to_driver=False, logging_level="warning")
+    try:
+        remote = ray.remote(num_cpus=1)(_write)
+        ahead = 3 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        waiting = [remote.remote(job) for job in todo[:ahead]]
+        for job in todo[ahead:] + [None] * len(waiting):  # type: ignore[list-item]
+            done, waiting = ray.wait(waiting)
+            yield ray.get(done[0])
+            if job is not None:
+                waiting.append(remote.remote(job))
+    finally:
+        if started_here:
+            ray.shutdown()
+
+
+def _write(job: Job) -> int:
+    """Simulate one recording into its file; returns the number of its events."""
+    import torch
+
+    torch.set_num_threads(1)  # the products of one clip are too small to share
+    _, config = job.series.clip(job.index)
+    if job.length_us:
+        config = replace(config, duration_us=job.length_us)
+    clip = simulate_clip(config, job.series.seed, job.index)
+    meta = {"preset": job.series.preset, "evhands": __version__, **clip.meta, "statistics": _statistics(clip, config)}
+    with contextlib.suppress(FileExistsError):
+        job.path.parent.mkdir(parents=True, exist_ok=True)
+    write_recording(job.path, clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m, clip.boxes_px, meta)
     return len(clip.events)
+
+
+def _statistics(clip: Clip, config: ClipConfig) -> dict[str, float]:
+    """What the card adds up: event counts, how fast the joints move in the image, how large the hand is."""
+    seconds = config.duration_us * 1e-6
+    moved = np.linalg.norm(np.diff(clip.joints_px, axis=0), axis=-1) * config.label_rate_hz
+    width, height = config.size
+    sides = np.clip(clip.boxes_px, 0, [width, height, width, height])
+    area = (sides[:, 2] - sides[:, 0]) * (sides[:, 3] - sides[:, 1]) / (width * height)
+    return {
+        "seconds": seconds,
+        "events": len(clip.events),
+        "on_events": int(clip.events.p.sum()),
+        "joint_px_s": float(moved.mean()) if len(moved) else 0.0,
+        "box_share": float(area.mean()) if len(area) else 0.0,
+    }
+
+
+def _write_card(out: Path, series: Series, jobs: list[Job]) -> dict[str, Any]:
+    """OUT/card.json: every setting, and statistics over all recordings."""
+    metas = [read_recording(job.path).meta for job in jobs]
+    rows = [meta["statistics"] for meta in metas]
+    seconds, events = sum(r["seconds"] for r in rows), sum(r["events"] for r in rows)
+    rates = np.array([r["events"] / r["seconds"] for r in rows])
+    statistics = {
+        "recordings": len(rows),
+        "seconds": seconds,
+        "events": events,
+        "events_per_second": events / seconds,
+        "events_per_second_quantiles": dict(
+            zip(
+                ("5 %", "25 %", "50 %", "75 %", "95 %"),
+                np.quantile(rates, (0.05, 0.25, 0.5, 0.75, 0.95)).tolist(),
+                strict=True,
+            )
+        ),
+        "on_share": sum(r["on_events"] for r in rows) / max(events, 1),
+        "joint_px_per_second": float(np.mean([r["joint_px_s"] for r in rows])),
+        "box_share_of_image": float(np.mean([r["box_share"] for r in rows])),
+        "subjects": len({meta["subject"] for meta in metas}),
+    }
+    kinds = {json.dumps(asdict(series.clip(job.index)[1]), sort_keys=True): job.path.name for job in jobs}
+    card = {
+        "evhands": __version__,
+        "series": asdict(series),
+        "statistics": statistics,
+        "first_of_each_setting": {name: json.loads(setting) for setting, name in list(kinds.items())[:200]},
+        "recordings": {job.path.name: meta for job, meta in zip(jobs, metas, strict=True)},
+    }
+    with replacing(out / "card.json") as temporary:
+        temporary.write_text(json.dumps(card, indent=1))
+    return statistics
+
+
+SHEET = (4, 5)
+"""Rows and columns of the contact sheet."""
+
+
+def _write_sheet(out: Path, jobs: list[Job]) -> Path:
+    """OUT/sheet.png: the events of a window from the middle of some recordings, with the true skeleton."""
+    from PIL import Image
+
+    from evhands.boxes import sensor_pixels
+    from evhands.events.windows import window_at
+    from evhands.overlay import draw_events, draw_skeleton
+
+    rows, columns = SHEET
+    chosen = [jobs[k] for k in np.unique(np.linspace(0, len(jobs) - 1, rows * columns).astype(int))]
+    tiles = []
+    for job in chosen:
+        recording = read_recording(job.path)
+        assert recording.pose_t_us is not None and recording.joints_m is not None
+        middle = len(recording.pose_t_us) // 2
+        t_us = int(recording.pose_t_us[middle])
+        window = window_at(recording.events, t_us, 33_000)
+        picture = draw_events(window.events, t_us, 33_000)
+        draw_skeleton(picture, sensor_pixels(recording.joints_m[middle].astype(np.float64), recording.camera))
+        image = Image.fromarray(np.clip(picture * 255, 0, 255).astype(np.uint8))
+        tiles.append(np.asarray(image.resize((346, round(346 * image.height / image.width)))))
+    while len(tiles) % columns:
+        tiles.append(np.zeros_like(tiles[0]))
+    lines = [np.concatenate(tiles[k : k + columns], 1) for k in range(0, len(tiles), columns)]
+    path = out / "sheet.png"
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        Image.fromarray(np.concatenate(lines)).save(file, "png")
+    return path

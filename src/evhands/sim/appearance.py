@@ -55,13 +55,13 @@ class Look:
     """Strength of the specular light (Blinn 1977, exponent `SHININESS`)."""
 
 
-RINGS = np.concatenate([np.linspace(-0.012, 0.03, 7), np.linspace(0.045, 0.4, 9)])
+RINGS = np.concatenate([np.linspace(-0.012, 0.03, 7), np.linspace(0.045, 0.7, 12)])
 """Distances of the forearm's rings behind the wrist in metres; the first ones are hidden inside the hand."""
 SEGMENTS = 18
 
 
 def draw_forearm(hand: Surface, rng: np.random.Generator) -> Forearm:
-    """A forearm that continues the hand's own wrist, 40 cm long (so that its end is rarely in view), growing towards
+    """A forearm that continues the hand's own wrist, 70 cm long (so that its end is rarely in view), growing towards
     the elbow."""
     behind = hand.vertices[hand.vertices[:, 0] > np.percentile(hand.vertices[:, 0], 96)]
     centre = (behind.min(0) + behind.max(0)) / 2
