@@ -76,7 +76,8 @@ class Lamp:
         if self.kind != "flash":
             return np.zeros(0)
         edges = (np.arange(math.ceil(2 * self.hz * duration_s) + 4) / 2 - 1 - self.phase) / self.hz
-        times = (edges[:, None] + np.linspace(0, self.RISE_S, 6)).ravel()
+        # A look just before and after, because times are rounded: the change must not leak into the still stretches.
+        times = (edges[:, None] + [-2e-6, *np.linspace(0, self.RISE_S, 6), self.RISE_S + 2e-6]).ravel()
         return times[(times >= 0) & (times <= duration_s)]
 
 
