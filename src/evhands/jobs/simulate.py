@@ -18,7 +18,8 @@ from evhands import __version__
 from evhands.files import replacing
 from evhands.recording import read_recording, write_recording
 from evhands.sim.config import ClipConfig
-from evhands.sim.generate import Clip, simulate_clip
+from evhands.sim.drawing import draw_world
+from evhands.sim.generate import Clip, film
 from evhands.sim.presets import TEST_COUNT, TEST_SEED, PresetName, TrainShares, clip_of, with_camera
 from evhands.sim.sensor import SENSORS
 from evhands.types import InputError
@@ -154,7 +155,7 @@ def _on_cluster(todo: list[Job]) -> Iterator[int]:
         remote = ray.remote(num_cpus=1)(_write)
         ahead = 3 * max(int(ray.cluster_resources().get("CPU", 1)), 1)
         waiting = [remote.remote(job) for job in todo[:ahead]]
-        for job in todo[ahead:] + [None] * len(waiting):  # type: ignore[list-item]
+        for job in [*todo[ahead:], *([None] * len(waiting))]:
             done, waiting = ray.wait(waiting)
             yield ray.get(done[0])
             if job is not None:
@@ -172,8 +173,13 @@ def _write(job: Job) -> int:
     _, config = job.series.clip(job.index)
     if job.length_us:
         config = replace(config, duration_us=job.length_us)
-    clip = simulate_clip(config, job.series.seed, job.index)
-    meta = {"preset": job.series.preset, "evhands": __version__, **clip.meta, "statistics": _statistics(clip, config)}
+    world = draw_world(config, job.series.seed, job.index)
+    clip = film(world, job.series.seed, job.index)
+    motion = world.actors[0].motion.tags(config.duration_us * 1e-6)
+    meta = {
+        "preset": job.series.preset, "evhands": __version__, **clip.meta, "motion": motion,
+        "statistics": _statistics(clip, config),
+    }  # fmt: skip
     with contextlib.suppress(FileExistsError):
         job.path.parent.mkdir(parents=True, exist_ok=True)
     write_recording(job.path, clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m, clip.boxes_px, meta)

@@ -13,6 +13,7 @@ from evhands.sim.config import ClipConfig
 from evhands.sim.motion import Motion, View, draw_motion, rotation_matrix
 from evhands.sim.render import vertex_normals
 from evhands.sim.scenery import Backdrop, Thing, draw_lamp, draw_thing, slide
+from evhands.sim.two_hands import draw_two_motions
 from evhands.sim.world import Actor, World, subject_shape, unit
 from evhands.types import Camera, Side
 
@@ -85,15 +86,13 @@ def _draw_camera(config: ClipConfig, rng: np.random.Generator) -> Camera:
 def _draw_motions(
     config: ClipConfig, camera: Camera, rest: Surface, sides: tuple[Side, ...], rng: np.random.Generator
 ) -> list[Motion]:
-    """A motion a hand, told of a right hand: that of a left one is seen in a mirror."""
+    """A motion a hand, told of a right hand (the left one is seen in a mirror)."""
     centre = rest.vertices.mean(0) - rest.joints16[0]
-    motions = []
-    for _ in sides:
-        view = View(
-            K=camera.K, size=config.size, orientation=config.orientation, depth_m=config.depth_m, centre_m=centre
-        )
-        motions.append(draw_motion(config.motion, view, config.duration_us * 1e-6, rng))
-    return motions
+    view = View(K=camera.K, size=config.size, orientation=config.orientation, depth_m=config.depth_m, centre_m=centre)
+    duration_s = config.duration_us * 1e-6
+    if len(sides) == 2:
+        return list(draw_two_motions(config.motion, view, duration_s, rng))
+    return [draw_motion(config.motion, view, duration_s, rng)]
 
 
 def _draw_actor(

@@ -69,7 +69,12 @@ def simulate_clip(config: ClipConfig, seed: int, index: int) -> Clip:
     Runs on one core; call `torch.set_num_threads(1)` in processes that do nothing else, small products gain nothing
     from more.
     """
-    world = draw_world(config, seed, index)
+    return film(draw_world(config, seed, index), seed, index)
+
+
+def film(world: World, seed: int, index: int) -> Clip:
+    """What a sensor of the world's configuration, drawn for (seed, index), sees of it."""
+    config = world.config
     sensor = draw_sensor(config.sensor, config.size, np.random.default_rng((seed, index, 2)))
     times, _, _ = needed_times(world)
     eye = watch(world, sensor, times)

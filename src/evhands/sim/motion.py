@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -204,15 +204,17 @@ def _draw_fingers(
     for indices in groups:
         times = keyframe_times(config.keyframe_s, duration_s, rng)
         keys = open_hand.sample_natural_angles(rng, len(times))[:, indices]
+        low, high = open_hand.ANGLE_LIMITS[indices].T
         for k in range(1, len(times)):
             reach = 0.0 if rng.random() < config.hold_share else speed * (times[k] - times[k - 1]) / PEAK
-            low, high = open_hand.ANGLE_LIMITS[indices].T
-            keys[k] = walk(
-                keys[k - 1], keys[k], _mean_angles()[indices], reach,
-                lambda old, new: float(np.abs(new - old).max()), lambda x, low=low, high=high: np.clip(x, low, high),
-            )  # fmt: skip
+            limited = partial(np.clip, a_min=low, a_max=high)
+            keys[k] = walk(keys[k - 1], keys[k], _mean_angles()[indices], reach, _greatest_change, limited)
         fingers.append((indices, Track(times, keys)))
     return tuple(fingers)
+
+
+def _greatest_change(old: np.ndarray, new: np.ndarray) -> float:
+    return float(np.abs(new - old).max())
 
 
 def _draw_gestures(config: MotionConfig, duration_s: float, rng: np.random.Generator) -> tuple[Track, tuple[str, ...]]:

@@ -61,7 +61,7 @@ TEST_SEED = 20_260_101
 
 def motion_of(style: str) -> MotionConfig:
     """The motion of a bucket: fixed, random or fast."""
-    return {"fixed": MotionConfig(), "random": MotionConfig(), "fast": FAST}[style]
+    return {"fixed": MotionConfig(style="fixed"), "random": MotionConfig(), "fast": FAST}[style]
 
 
 def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
@@ -69,7 +69,7 @@ def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
     style = rng.random()
     motion = FAST if style < shares.fast else SLOW if style < shares.fast + shares.fingers else MotionConfig()
     if motion is not FAST and rng.random() < shares.fixed:
-        motion = replace(motion)
+        motion = replace(motion, style="fixed")
     scene = SceneConfig(
         light=_light(rng.random(), shares),
         moving_background=shares.moving_background,
