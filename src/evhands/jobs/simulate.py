@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
@@ -17,11 +16,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from evhands import __version__
 from evhands.files import replacing
 from evhands.recording import read_recording, write_recording
+from evhands.sim.card import write_card, write_sheet
 from evhands.sim.config import ClipConfig
 from evhands.sim.drawing import draw_world
 from evhands.sim.generate import Clip, film
 from evhands.sim.presets import TEST_COUNT, TEST_SEED, PresetName, TrainShares, clip_of, with_camera
 from evhands.sim.sensor import SENSORS
+from evhands.sim.testset import Fingerprint, compare, fingerprint, frozen, write_frozen
 from evhands.types import InputError
 
 
@@ -125,13 +126,37 @@ def _write_folder(out: Path, series: Series, length_s: float, workers: int, clus
         row = bar.add_task("recordings", total=len(jobs), completed=len(jobs) - len(todo))
         for _ in _on_cluster(todo) if cluster else _in_processes(todo, workers):
             bar.advance(row)
-    statistics = _write_card(out, series, jobs)
-    sheet = _write_sheet(out, jobs)
+    statistics = write_card(out, {job.path: series.clip(job.index)[1] for job in jobs}, asdict(series))
+    sheet = write_sheet(out, [job.path for job in jobs])
     print(
         f"Wrote {len(todo)} recordings; {out} holds {len(jobs)} of {each_s:g} s, {statistics['events']} events "
         f"({statistics['events_per_second'] / 1e6:.2f} M a second, {100 * statistics['on_share']:.0f} % ON). "
         f"Card: {out / 'card.json'}  pictures: {sheet}"
     )
+    if series == Series("testset", TEST_SEED, series.shares, None, None, None):
+        _check_testset(out, jobs)
+
+
+def _check_testset(out: Path, jobs: list[Job]) -> None:
+    """Say whether the folder holds the frozen test set; OUT/testset.json holds the fingerprints found."""
+    found = {}
+    for job in jobs:
+        mark = read_recording(job.path).meta["fingerprint"]
+        found[job.path.stem] = Fingerprint(mark["events"], mark["sha256"], tuple(mark["joints_m"]))
+    with replacing(out / "testset.json") as temporary:
+        write_frozen(temporary, found)
+    wanted = frozen()
+    if not wanted:
+        print("No test set is frozen in this evhands.")
+        return
+    exact, complaints = compare(found, wanted)
+    if complaints:
+        raise InputError(
+            f"{out} is not the frozen test set: {'; '.join(complaints[:3])} "
+            f"({len(complaints)} of {len(wanted)} differ). Figures on it cannot be compared with published ones; delete the folder and simulate it with the evhands "
+            "that the figures name."
+        )
+    print(f"This is the frozen test set: {exact} of {len(wanted)} recordings to the bit, the others to rounding.")
 
 
 def _in_processes(todo: list[Job], workers: int) -> Iterator[int]:
@@ -176,8 +201,9 @@ def _write(job: Job) -> int:
     world = draw_world(config, job.series.seed, job.index)
     clip = film(world, job.series.seed, job.index)
     motion = world.actors[0].motion.tags(config.duration_us * 1e-6)
+    mark = asdict(fingerprint(clip.events, clip.joints_m))
     meta = {
-        "preset": job.series.preset, "evhands": __version__, **clip.meta, "motion": motion,
+        "preset": job.series.preset, "evhands": __version__, **clip.meta, "motion": motion, "fingerprint": mark,
         "statistics": _statistics(clip, config),
     }  # fmt: skip
     with contextlib.suppress(FileExistsError):
@@ -200,73 +226,3 @@ def _statistics(clip: Clip, config: ClipConfig) -> dict[str, float]:
         "joint_px_s": float(moved.mean()) if len(moved) else 0.0,
         "box_share": float(area.mean()) if len(area) else 0.0,
     }
-
-
-def _write_card(out: Path, series: Series, jobs: list[Job]) -> dict[str, Any]:
-    """OUT/card.json: every setting, and statistics over all recordings."""
-    metas = [read_recording(job.path).meta for job in jobs]
-    rows = [meta["statistics"] for meta in metas]
-    seconds, events = sum(r["seconds"] for r in rows), sum(r["events"] for r in rows)
-    rates = np.array([r["events"] / r["seconds"] for r in rows])
-    statistics = {
-        "recordings": len(rows),
-        "seconds": seconds,
-        "events": events,
-        "events_per_second": events / seconds,
-        "events_per_second_quantiles": dict(
-            zip(
-                ("5 %", "25 %", "50 %", "75 %", "95 %"),
-                np.quantile(rates, (0.05, 0.25, 0.5, 0.75, 0.95)).tolist(),
-                strict=True,
-            )
-        ),
-        "on_share": sum(r["on_events"] for r in rows) / max(events, 1),
-        "joint_px_per_second": float(np.mean([r["joint_px_s"] for r in rows])),
-        "box_share_of_image": float(np.mean([r["box_share"] for r in rows])),
-        "subjects": len({meta["subject"] for meta in metas}),
-    }
-    kinds = {json.dumps(asdict(series.clip(job.index)[1]), sort_keys=True): job.path.name for job in jobs}
-    card = {
-        "evhands": __version__,
-        "series": asdict(series),
-        "statistics": statistics,
-        "first_of_each_setting": {name: json.loads(setting) for setting, name in list(kinds.items())[:200]},
-        "recordings": {job.path.name: meta for job, meta in zip(jobs, metas, strict=True)},
-    }
-    with replacing(out / "card.json") as temporary:
-        temporary.write_text(json.dumps(card, indent=1))
-    return statistics
-
-
-SHEET = (4, 5)
-"""Rows and columns of the contact sheet."""
-
-
-def _write_sheet(out: Path, jobs: list[Job]) -> Path:
-    """OUT/sheet.png: the events of a window from the middle of some recordings, with the true skeleton."""
-    from PIL import Image
-
-    from evhands.boxes import sensor_pixels
-    from evhands.events.windows import window_at
-    from evhands.overlay import draw_events, draw_skeleton
-
-    rows, columns = SHEET
-    chosen = [jobs[k] for k in np.unique(np.linspace(0, len(jobs) - 1, rows * columns).astype(int))]
-    tiles = []
-    for job in chosen:
-        recording = read_recording(job.path)
-        assert recording.pose_t_us is not None and recording.joints_m is not None
-        middle = len(recording.pose_t_us) // 2
-        t_us = int(recording.pose_t_us[middle])
-        window = window_at(recording.events, t_us, 33_000)
-        picture = draw_events(window.events, t_us, 33_000)
-        draw_skeleton(picture, sensor_pixels(recording.joints_m[middle].astype(np.float64), recording.camera))
-        image = Image.fromarray(np.clip(picture * 255, 0, 255).astype(np.uint8))
-        tiles.append(np.asarray(image.resize((346, round(346 * image.height / image.width)))))
-    while len(tiles) % columns:
-        tiles.append(np.zeros_like(tiles[0]))
-    lines = [np.concatenate(tiles[k : k + columns], 1) for k in range(0, len(tiles), columns)]
-    path = out / "sheet.png"
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        Image.fromarray(np.concatenate(lines)).save(file, "png")
-    return path
