@@ -1,12 +1,13 @@
 """Score a model on simulated recordings of subjects that it was never trained on, beside the best constant pose.
 
     python scripts/evaluate_simulated.py [--model small] [--clips 60] [--seed 20260] [--orientation frontal]
+    python scripts/evaluate_simulated.py --recordings DIR      # of `evhands simulate DIR --preset testset`
 
 Every clip is 3 s of a hand of a test subject (numbers from 1 000 000 on; training subjects lie below 10 000), 0.35 to
 1 m from the camera. Detector and tracker find the crop from the events alone; a label that they give no pose for counts
 with the constant pose. Errors are over 21 joints of ALL labels that a whole window ends at. "crop from truth" gives the
 network the true crop, without tracker and filter: what is lost between the two is the tracker's. The constant pose is
-fitted on 400 clips of training subjects.
+fitted on 400 clips of training subjects (with --recordings: on the motions of 1000 clips of the preset `train`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,14 @@ from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
 from evhands.jobs.track import make_tracker
 from evhands.metrics import mpjpe, pa_mpjpe
-from evhands.sim.generate import Clip, ClipConfig, simulate_clip
+from evhands.recording import read_recording
+from evhands.sim.config import ClipConfig
+from evhands.sim.drawing import draw_world
+from evhands.sim.generate import Clip, simulate_clip
+from evhands.sim.presets import TrainShares, clip_of
+from evhands.sim.world import Truth
 from evhands.tracking import Tracker, hand_joints, track_windows
-from evhands.types import EventWindow
+from evhands.types import EventWindow, HandPose
 
 TEST_SUBJECTS = (1_000_000, 1_000_100)
 
@@ -116,6 +122,53 @@ def report(scores: Scores, constant: ConstantPose) -> tuple[str, dict[str, float
     return "\n".join(lines), {name: round(float(value), 3) for name, value in figures.items()}
 
 
+def recorded_clip(path: Path) -> Clip:
+    """A recording of one hand as a clip with 30 labels a second, which is what the windows of `small` end at."""
+    recording = read_recording(path)
+    assert recording.pose is not None and recording.pose_t_us is not None
+    assert recording.joints_m is not None and recording.boxes_px is not None
+    t_us = recording.pose_t_us
+    wanted = np.arange(1, int(t_us[-1] * 30e-6) + 1) * 1e6 / 30
+    rows = np.unique(np.searchsorted(t_us, wanted - 5000).clip(0, len(t_us) - 1))
+    pose = HandPose(
+        recording.pose.side,
+        *(getattr(recording.pose, name)[rows] for name in ("orientation", "wrist", "joints", "shape")),
+        recording.pose.hand_model,
+    )
+    joints_m = recording.joints_m[rows]
+    truth = Truth(t_us[rows], pose, joints_m, joints_m[..., :2], recording.boxes_px[rows])
+    return Clip(recording.events, recording.camera, (truth,), recording.meta)
+
+
+def recordings_report(folder: Path, model: str, smooth: bool, constant: ConstantPose) -> dict[str, dict[str, float]]:
+    """Print a table per part (what stands before the number in a name) and per half; returns figures by part."""
+    parts: dict[str, list[Scores]] = {}
+    for path in progress_bar(sorted(folder.glob("*.h5")), "recordings"):
+        clip = recorded_clip(path)
+        tracker = make_tracker(model, clip.camera, clip.pose.side, "cpu", smooth=smooth)
+        scores = score_clip(clip, tracker)
+        for name in (path.stem.rsplit("-", 1)[0], path.stem.split("-")[0]):
+            parts.setdefault(name, []).append(scores)
+    figures = {}
+    print(f"{'':28}{'tracked':>16}{'crop from truth':>18}{'constant pose':>16}   found   (MPJPE and PA-MPJPE, mm)")
+    for name in sorted(parts):
+        _, row = report(Scores.concatenate(parts[name]), constant)
+        figures[name] = row
+        pairs = [f"{row[k + 'mpjpe_mm']:8.1f}{row[k + 'pa_mpjpe_mm']:8.1f}" for k in ("", "true_crop_", "constant_")]
+        print(f"{name:28}{pairs[0]}  {pairs[1]}{pairs[2]}   {100 * row['found']:.1f} %")
+    return figures
+
+
+def train_motion_joints(clips: int, seed: int) -> np.ndarray:
+    """Joints of the preset `train`, ten times a second, without simulating events; left hands mirrored."""
+    joints = []
+    for i in progress_bar(range(clips), "constant pose"):
+        world = draw_world(clip_of("train", seed, i, TrainShares())[1], seed, i)
+        truth = world.truth(np.arange(50_000, world.config.duration_us, 100_000))
+        joints.append(truth.joints_m * ([-1, 1, 1] if truth.pose.side == "left" else [1, 1, 1]))
+    return np.concatenate(joints)
+
+
 def training_joints(config: ClipConfig, clips: int, seed: int) -> np.ndarray:
     """Joints of short clips of training subjects, six a clip."""
     short = replace(config, duration_us=210_000)
@@ -127,6 +180,7 @@ def main() -> None:
     torch.set_num_threads(1)  # several wait long for each other on a busy machine
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", default="small", help="a model that ships with evhands, or a checkpoint")
+    parser.add_argument("--recordings", type=Path, help="score the recordings of a folder instead of fresh clips")
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a clip")
     parser.add_argument("--constant-clips", type=int, default=400)
@@ -136,6 +190,12 @@ def main() -> None:
     parser.add_argument("--raw", action="store_true", help="without the tracker's smoothing filter")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
+    if options.recordings is not None:
+        constant = fit_constant_pose(train_motion_joints(1000, options.seed))
+        by_part = recordings_report(options.recordings, options.model, not options.raw, constant)
+        if options.json is not None:
+            options.json.write_text(json.dumps(by_part, indent=1) + "\n")
+        return
     config = ClipConfig(orientation=options.orientation, duration_us=round(1e6 * options.seconds))
     if options.constant is not None and options.constant.exists():
         with np.load(options.constant) as file:

@@ -152,9 +152,9 @@ def _check_testset(out: Path, jobs: list[Job]) -> None:
     exact, complaints = compare(found, wanted)
     if complaints:
         raise InputError(
-            f"{out} is not the frozen test set: {'; '.join(complaints[:3])} "
-            f"({len(complaints)} of {len(wanted)} differ). Figures on it cannot be compared with published ones; delete the folder and simulate it with the evhands "
-            "that the figures name."
+            f"{out} is not the frozen test set: {'; '.join(complaints[:3])} ({len(complaints)} of {len(wanted)} "
+            "differ). Figures on it cannot be compared with published ones; delete the folder and simulate it with the "
+            "evhands that the figures name."
         )
     print(f"This is the frozen test set: {exact} of {len(wanted)} recordings to the bit, the others to rounding.")
 

@@ -24,10 +24,10 @@ class TrainShares:
 
     free: float = 0.35
     """Orientations up to 90 degrees an axis, any turn; the others are frontal."""
-    fast: float = 0.2
+    fast: float = 0.25
     fixed: float = 0.25
     """Moves between named gestures."""
-    fingers: float = 0.15
+    fingers: float = 0.1
     """The hand nearly stands still while fingers move."""
     highlight: float = 0.1
     flash: float = 0.08
@@ -40,6 +40,10 @@ class TrainShares:
 
 SLOW = MotionConfig(peak_speed=(0.003, 0.08), peak_turn=(0.02, 0.8), hold_share=0.4, wobble_m=(0.0002, 0.003))
 """Little but the fingers moves."""
+LIVELY = MotionConfig(
+    keyframe_s=(0.15, 0.8), hold_share=0.1, peak_speed=(0.3, 3.0), peak_turn=(1.0, 20.0), finger_speed=(2.0, 25.0)
+)
+"""The usual motion of training: nobody needs to learn much from hands that hardly move."""
 FAST = MotionConfig(
     keyframe_s=(0.12, 0.6), hold_share=0.05, peak_speed=(1.5, 4.0), peak_turn=(8.0, 25.0), finger_speed=(10.0, 30.0)
 )
@@ -67,7 +71,7 @@ def motion_of(style: str) -> MotionConfig:
 def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
     """One clip of `train`, drawn by `rng`."""
     style = rng.random()
-    motion = FAST if style < shares.fast else SLOW if style < shares.fast + shares.fingers else MotionConfig()
+    motion = FAST if style < shares.fast else SLOW if style < shares.fast + shares.fingers else LIVELY
     if motion is not FAST and rng.random() < shares.fixed:
         motion = replace(motion, style="fixed")
     scene = SceneConfig(
@@ -82,7 +86,7 @@ def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
     return ClipConfig(
         duration_us=1_000_000,
         label_rate_hz=LABEL_HZ,
-        depth_m=(0.3, 1.2) if rng.random() < 0.3 else (0.3, 0.7),
+        depth_m=(0.3, 1.2) if rng.random() < 0.25 else (0.3, 0.5),
         orientation=orientation,
         side="any",
         motion=motion,
