@@ -1,4 +1,7 @@
-"""The simulator on one thread, beside drawing the whole image every millisecond: `python benchmarks/bench_sim.py`."""
+"""The simulator's `train` preset, events and truth written, beside drawing the whole image every millisecond.
+
+`python benchmarks/bench_sim.py`: simulated seconds a second on one core and on two, and where the time goes.
+"""
 
 from __future__ import annotations
 
@@ -7,91 +10,95 @@ import os
 for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+import resource
+import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 
+from evhands.jobs.simulate import Job, Series, _write, simulate
+from evhands.recording import read_recording
 from evhands.sim import generate
-from evhands.sim.generate import ClipConfig, simulate_clip
+from evhands.sim.drawing import draw_world
+from evhands.sim.generate import film
+from evhands.sim.presets import TrainShares
 from evhands.sim.sensor import EventSensor, union
 from evhands.sim.world import World
 
-CLIPS = 12
-ROUNDS = 4
-PARTS = {
-    "world": (generate, "draw_world"),
-    "times": (generate, "needed_times"),
+CLIPS = 32
+NAIVE_CLIPS = 3
+PARTS: dict[str, tuple[object, str]] = {
+    "times of the images": (generate, "needed_times"),
     "truth": (World, "truth"),
     "meshes": (World, "vertices"),
+    "background": (generate._Walls, "at"),
     "drawing": (generate, "render"),
     "event model": (EventSensor, "expose"),
     "noise and sorting": (EventSensor, "take"),
 }
+SERIES = Series("train", 0, TrainShares(), None, None, None)
 
 
 def main() -> None:
     """Print simulated seconds a second, and where the time goes."""
     torch.set_num_threads(1)
-    config = ClipConfig()
-    simulate_clip(config, 0, 0)
-    renders = [simulate_clip(config, 0, i).meta["renders"] for i in range(CLIPS)]
-    events = sum(len(simulate_clip(config, 0, i).events) for i in range(CLIPS))
-    seconds = CLIPS * config.duration_us * 1e-6
+    with tempfile.TemporaryDirectory() as folder:
+        jobs = [Job(SERIES, i, Path(folder) / f"{i}.h5") for i in range(CLIPS)]
+        _write(jobs[0])
+        cost = [_seconds(lambda job=job: _write(job)) for job in jobs]
+        _describe([job.path for job in jobs])
+        clock, processor = np.sum(cost, axis=0)
+        print(
+            f"  one process   {CLIPS / clock:6.2f} simulated s a second, {CLIPS / processor:6.2f} of the processor; limit 4.5"
+        )
+        print(f"    median of the recordings {1 / np.median([c for c, _ in cost]):6.2f}, {_memory_mb():.0f} MB")
+        _profile()
+        print(f"  two processes {_two_processes(Path(folder) / 'two'):6.2f} simulated s a second; limit 8")
+    _naive(np.array(cost))
+
+
+def _seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """(seconds by the clock, of the processor)."""
+    start, start_processor = time.perf_counter(), time.thread_time()
+    work()
+    return time.perf_counter() - start, time.thread_time() - start_processor
+
+
+def _memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _describe(paths: list[Path]) -> None:
+    """The preset is worth measuring only where something happens: print how much."""
+    rows = [read_recording(path).meta for path in paths]
+    statistics = [row["statistics"] for row in rows]
+    area = [(draw_world(SERIES.clip(i)[1], SERIES.seed, i).mask(500_000) == 0).mean() for i in range(0, len(paths), 4)]
     print(
-        f"{CLIPS} clips of {config.duration_us * 1e-6:g} s, {config.size[0]}x{config.size[1]}, one thread; "
-        f"{np.sum(renders) / seconds:.0f} images and {events / seconds / 1e6:.2f} Mev a simulated second"
-    )
-    ours = _cost(lambda i: simulate_clip(config, 0, i), CLIPS)
-    print(f"  adaptive times, box of the hand   {_speeds(seconds, ours)}   limit 7")
-    _profile(config)
-    few = max(CLIPS // 4, 1)
-    naive = _naive(config)
-    slow = _cost(lambda i: _naively(naive, i), few)
-    print(f"  every millisecond, whole image    {_speeds(seconds * few / CLIPS, slow)}")
-    print(f"  gain {slow.processor_s / few / (ours.processor_s / CLIPS):.1f} x in processor time")
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of a set of clips, each at its best of several rounds: by the clock, and of the processor."""
-
-    clock_s: float
-    processor_s: float
-
-
-def _cost(simulate: Callable[[int], object], clips: int) -> Cost:
-    """The best of several rounds for each clip: a busy machine disturbs some round of each, rarely all."""
-    clock, processor = np.empty((ROUNDS, clips)), np.empty((ROUNDS, clips))
-    for r in range(ROUNDS):
-        for i in range(clips):
-            start, start_processor = time.perf_counter(), time.thread_time()
-            simulate(i)
-            clock[r, i], processor[r, i] = time.perf_counter() - start, time.thread_time() - start_processor
-    return Cost(float(clock.min(0).sum()), float(processor.min(0).sum()))
-
-
-def _speeds(seconds: float, cost: Cost) -> str:
-    return (
-        f"{seconds / cost.processor_s:6.2f} simulated s a processor second, {seconds / cost.clock_s:6.2f} by the clock"
+        f"{len(paths)} recordings of 1 s, 346x260, davis346, truth at 100 Hz, one thread: joints move "
+        f"{np.mean([s['joint_px_s'] for s in statistics]):.0f} px/s, the hand covers {100 * np.mean(area):.1f} % of the "
+        f"image, {np.mean([s['events'] / s['seconds'] for s in statistics]) / 1e6:.2f} Mev and "
+        f"{np.mean([row['renders'] for row in rows]):.0f} images a simulated second"
     )
 
 
-def _profile(config: ClipConfig) -> None:
+def _profile() -> None:
     spent = dict.fromkeys(PARTS, 0.0)
     with ExitStack() as stack:
         for name, (owner, function) in PARTS.items():
             stack.enter_context(mock.patch.object(owner, function, _timed(getattr(owner, function), spent, name)))
         start = time.thread_time()
         for i in range(CLIPS):
-            simulate_clip(config, 0, i)
+            film(draw_world(SERIES.clip(i)[1], 0, i), 0, i)
         total = time.thread_time() - start
     for name, value in [*spent.items(), ("the rest", total - sum(spent.values()))]:
-        print(f"    {name:<30} {100 * value / total:5.1f} %   {1e3 * value / CLIPS:7.2f} ms a clip")
+        print(f"    {name:<30} {100 * value / total:5.1f} %   {1e3 * value / CLIPS:7.2f} ms a simulated second")
 
 
 def _timed(function: Callable[..., object], spent: dict[str, float], name: str) -> Callable[..., object]:
@@ -104,24 +111,34 @@ def _timed(function: Callable[..., object], spent: dict[str, float], name: str) 
     return timed
 
 
-def _naive(config: ClipConfig) -> ClipConfig:
-    """An image every millisecond, however slowly the hand moves."""
-    return replace(config, step_px=1e9, step_us=1000.0)
+def _two_processes(folder: Path) -> float:
+    """Simulated seconds a second of the command itself, start of the processes and card included."""
+    start = time.perf_counter()
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        simulate(folder, preset="train", seconds=3 * CLIPS, workers=2)
+    return 3 * CLIPS / (time.perf_counter() - start)
 
 
-def _naively(config: ClipConfig, index: int) -> None:
-    with _whole_images(config):
-        simulate_clip(config, 0, index)
+def _naive(ours: np.ndarray) -> None:
+    """An image every millisecond, all of it, as a simulator does that knows nothing of the motion."""
+    cost = []
+    for i in range(NAIVE_CLIPS):
+        config = replace(SERIES.clip(i)[1], step_px=1e9, step_us=1000.0)
+        with _whole_images(config.size):
+            cost.append(_seconds(lambda config=config, i=i: film(draw_world(config, 0, i), 0, i))[1])
+    mine = ours[:NAIVE_CLIPS, 1].sum()
+    print(f"  every millisecond, whole image {NAIVE_CLIPS / sum(cost):6.2f} simulated s a processor second")
+    print(f"  gain on the same recordings {sum(cost) / mine:.1f} x")
 
 
 @contextmanager
-def _whole_images(config: ClipConfig) -> Iterator[None]:
+def _whole_images(size: tuple[int, int]) -> Iterator[None]:
     """The box of every image is the whole image."""
     boxes = generate.image_boxes
 
     def whole(*arguments: object) -> object:
         points, found = boxes(*arguments)  # type: ignore[arg-type]
-        return points, [union(box, (0, 0, *config.size)) for box in found]
+        return points, [union(box, (0, 0, *size)) for box in found]
 
     with mock.patch.object(generate, "image_boxes", whole):
         yield

@@ -91,6 +91,7 @@ def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
         side="any",
         motion=motion,
         scene=scene,
+        step_px=1.0,
     )
 
 
