@@ -52,7 +52,7 @@ class Look:
     occlusion: float
     """How much a surface seen at a grazing angle is darkened (0 to 1): a cheap stand-in for shadows between fingers."""
     gloss: float = 0.0
-    """Strength of the specular light (Blinn 1977, exponent `SHININESS`)."""
+    """Strength of the specular light (Blinn 1977, exponent 16: skin that is a little moist)."""
 
 
 RINGS = np.concatenate([np.linspace(-0.012, 0.03, 7), np.linspace(0.045, 0.7, 12)])
@@ -192,10 +192,6 @@ def _solid_noise(points: np.ndarray, length_m: float, rng: np.random.Generator) 
     """Smooth random field over points (n, 3) with unit variance and about the given correlation length."""
     waves = rng.standard_normal((3, 12)) / length_m
     return np.cos(points @ waves + rng.uniform(0, 2 * math.pi, 12)).sum(1) * math.sqrt(2 / 12)
-
-
-SHININESS = 18.0
-"""Exponent of the specular light: a skin that is a little moist."""
 
 
 def draw_background(size: Size, clutter: float, rng: np.random.Generator) -> tuple[np.ndarray, dict[str, float | str]]:

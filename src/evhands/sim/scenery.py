@@ -243,20 +243,20 @@ def _mirrored(i, n):  # type: ignore[no-untyped-def]
 def _warped(picture, m, width, height):  # type: ignore[no-untyped-def]
     out = np.empty((height, width), np.float32)
     rows, columns = picture.shape
+    one = np.float32(1)
+    affine = m[2, 0] == 0 and m[2, 1] == 0
     for y in range(height):
+        fy = np.float32(y)
         for x in range(width):
-            w = np.float32(1) / (m[2, 0] * x + m[2, 1] * y + m[2, 2])
-            u = (m[0, 0] * x + m[0, 1] * y + m[0, 2]) * w
-            v = (m[1, 0] * x + m[1, 1] * y + m[1, 2]) * w
-            i, j = int(math.floor(u)), int(math.floor(v))
+            fx = np.float32(x)
+            w = one if affine else one / (m[2, 0] * fx + m[2, 1] * fy + m[2, 2])
+            u = (m[0, 0] * fx + m[0, 1] * fy + m[0, 2]) * w
+            v = (m[1, 0] * fx + m[1, 1] * fy + m[1, 2]) * w
+            i, j = int(u + np.float32(4096)) - 4096, int(v + np.float32(4096)) - 4096  # floor, also below zero
             a, b = u - np.float32(i), v - np.float32(j)
             if i < 0 or j < 0 or i >= columns - 1 or j >= rows - 1:
-                i0, i1, j0, j1 = (
-                    _mirrored(i, columns),
-                    _mirrored(i + 1, columns),
-                    _mirrored(j, rows),
-                    _mirrored(j + 1, rows),
-                )
+                i0, i1 = _mirrored(i, columns), _mirrored(i + 1, columns)
+                j0, j1 = _mirrored(j, rows), _mirrored(j + 1, rows)
             else:
                 i0, i1, j0, j1 = i, i + 1, j, j + 1
             top = picture[j0, i0] + a * (picture[j0, i1] - picture[j0, i0])
