@@ -2,10 +2,10 @@
 
 The real hands were followed by a Leap Motion sensor (seven recordings, about 110 poses a second, 26 s together); they
 lie in the folder that EVHANDS_SHARED names (default ../shared), under real/leap-hand-motion. Simulated hands are half
-`frontal`, half `free`, at 0.3-1.2 m. Both motions go through the same functions: joints, palm place, palm normal and hand
-direction 110 times a second; angles from the bones; speeds as central differences over four intervals (36 ms), which
-quietens the sensor's noise. Its skeleton bends the last joint of a finger as much as the middle one, so the last joints
-are left out.
+`frontal`, half `free`, at 0.3-1.2 m. Both motions go through the same functions: joints, palm place, palm normal and
+hand direction 110 times a second; angles from the bones; speeds as central differences over four intervals (36 ms),
+which quietens the sensor's noise. Its skeleton bends the last joint of a finger as much as the middle one, so the last
+joints are left out.
 
 Prints quantiles of each quantity and writes motion.png (distribution functions).
 """

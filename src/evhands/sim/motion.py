@@ -64,10 +64,10 @@ class MotionConfig:
 
 SPEEDS: dict[Speed, MotionConfig] = {
     "normal": MotionConfig(
-        peak_speed=(0.03, 1.0),
+        peak_speed=(0.02, 1.0),
         peak_turn=(0.5, 10.0),
         finger_speed=(0.8, 12.0),
-        wobble_m=(0.0005, 0.008),
+        wobble_m=(0.0003, 0.005),
         gesture_hold_s=(0.1, 1.0),
         margin=0.1,
     ),
@@ -81,8 +81,8 @@ SPEEDS: dict[Speed, MotionConfig] = {
         margin=0.1,
     ),
 }
-"""The whole range of speeds, 0.03-4 m/s and 0.5-25 rad/s, in two: `normal` near what people do before a sensor
-(scripts/compare_leap_motion.py), `fast` its upper part. For fixed gestures `replace(SPEEDS["normal"], style="fixed")`."""
+"""The whole range of speeds, 0.02-4 m/s and 0.5-25 rad/s, in two: `normal` is near what people do before a sensor
+(scripts/compare_leap_motion.py), `fast` the upper part. Fixed gestures: `replace(SPEEDS["normal"], style="fixed")`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,8 @@ def draw_two_motions(
     of the time.
 
     The left one is told of a right hand, as motions are: the left hand is its mirror image in x = 0 of the camera
-    frame. Which hand is on which side of the image is a matter of chance. Of 30 tries the first that keeps apart is taken, or
-    the one that does longest (near a camera with a narrow view there may be no room for two hands).
+    frame. Which hand is on which side of the image is a matter of chance. Of 30 tries the first that keeps apart is
+    taken, or the one that does longest (near a camera with a narrow view there may be no room for two hands).
     """
     mirrored_K = view.K.copy()
     mirrored_K[0, 2] = view.size[0] - 1 - view.K[0, 2]
