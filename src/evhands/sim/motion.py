@@ -63,9 +63,26 @@ class MotionConfig:
 
 
 SPEEDS: dict[Speed, MotionConfig] = {
-    "normal": MotionConfig(),
-    "fast": MotionConfig(),
+    "normal": MotionConfig(
+        peak_speed=(0.02, 1.0),
+        peak_turn=(0.5, 10.0),
+        finger_speed=(0.8, 12.0),
+        wobble_m=(0.0003, 0.005),
+        gesture_hold_s=(0.1, 1.0),
+        margin=0.1,
+    ),
+    "fast": MotionConfig(
+        keyframe_s=(0.1, 0.5),
+        hold_share=0.05,
+        peak_speed=(1.0, 4.0),
+        peak_turn=(10.0, 25.0),
+        finger_speed=(12.0, 25.0),
+        gesture_hold_s=(0.05, 0.3),
+        margin=0.1,
+    ),
 }
+"""The whole range of speeds, 0.02-4 m/s and 0.5-25 rad/s, in two: `normal` is near what people do before a sensor
+(scripts/compare_leap_motion.py), `fast` the upper part. Fixed gestures: `replace(SPEEDS["normal"], style="fixed")`."""
 
 
 @dataclass(frozen=True, kw_only=True)

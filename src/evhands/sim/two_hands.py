@@ -23,9 +23,9 @@ def draw_two_motions(
     """Draw motions of a right and of a left hand whose centres are less than `apart_m` from each other for at most 5 %
     of the time.
 
-    The left one is told of a right hand, as motions are: its mirror image in x = 0 (camera frame) is the left hand.
-    Which hand is on which side of the image is a matter of chance. Of 30 tries the first that keeps apart is taken, or
-    the one that does longest (near a camera with a narrow view there may be no room for two hands).
+    The left one is told of a right hand, as motions are: the left hand is its mirror image in x = 0 of the camera
+    frame. Which hand is on which side of the image is a matter of chance. Of 30 tries the first that keeps apart is
+    taken, or the one that does longest (near a camera with a narrow view there may be no room for two hands).
     """
     mirrored_K = view.K.copy()
     mirrored_K[0, 2] = view.size[0] - 1 - view.K[0, 2]
