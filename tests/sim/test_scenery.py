@@ -44,7 +44,7 @@ def test_a_flash_fires_twice_a_period_all_over_the_image(hz: float) -> None:
     world = replace(world, lamp=Lamp("flash", hz, 0.5, 0.25))
     times = np.unique(np.round(np.concatenate([[0, 1], 1e6 * world.lamp.times(1.0), [1_000_000]])).astype(np.int64))
     sensor = draw_sensor(SENSORS["ideal"], world.camera.size, np.random.default_rng(0))
-    events = watch(world, sensor, times).take(np.random.default_rng(0), 0)
+    events = watch(world, sensor, times, np.random.default_rng(0)).take()
     edges = np.arange(round(2 * hz)) * 5e5 / hz + 2.5e5 / hz
     after = events.t_us - edges[np.maximum(np.searchsorted(edges, events.t_us + 2, side="right") - 1, 0)]
     assert (after < 1100).mean() > 0.98

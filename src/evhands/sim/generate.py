@@ -77,8 +77,7 @@ def film(world: World, seed: int, index: int) -> Clip:
     config = world.config
     sensor = draw_sensor(config.sensor, config.size, np.random.default_rng((seed, index, 2)))
     times, _, _ = needed_times(world)
-    eye = watch(world, sensor, times)
-    events = eye.take(np.random.default_rng((seed, index, 1)), 0)
+    events = watch(world, sensor, times, np.random.default_rng((seed, index, 1))).take()
     count = int(config.duration_us * 1e-6 * config.label_rate_hz + 1e-9)
     label_t_us = np.round(np.arange(1, count + 1) * 1e6 / config.label_rate_hz).astype(np.int64)
     hands = tuple(world.truth(label_t_us, k) for k in range(len(world.actors)))
@@ -86,11 +85,14 @@ def film(world: World, seed: int, index: int) -> Clip:
     return Clip(events, world.camera, hands, meta)
 
 
-def watch(world: World, sensor: Sensor, times: np.ndarray) -> EventSensor:
-    """Show a world to a sensor at times (n,) us, the first of which settles it; returns the sensor with its events."""
+def watch(world: World, sensor: Sensor, times: np.ndarray, rng: np.random.Generator) -> EventSensor:
+    """Show a world to a sensor at times (n,) us, the first of which settles it; returns the sensor with its events.
+
+    rng: of the sensor's noise.
+    """
     walls = _Walls(world, sensor.dark)
     wall, _ = walls.at(0, times[0])
-    eye = EventSensor(sensor, seen_background(wall), int(times[0]))
+    eye = EventSensor(sensor, seen_background(wall), int(times[0]), rng)
     gains = world.lamp.gain(times * 1e-6)
     whole: Box = (0, 0, *world.camera.size)
     previous = None

@@ -1,9 +1,10 @@
 """The event sensor: images of log light at any times in, events with interpolated microsecond stamps out.
 
-Every pixel follows the logarithm of its light (optionally through a first-order low-pass), and fires an ON (OFF) event
-each time that has risen (fallen) by its own threshold since the pixel's last reference level. Between two images the
-logarithm is taken as linear in time, so every crossing has its own time (the law of ESIM, Rebecq et al. 2018).
-Only pixels of the box that changed are looked at; noise is added over the whole sensor.
+Every pixel follows the logarithm of its light (optionally through a first-order low-pass that is slower in the dark),
+and fires an ON (OFF) event each time that has risen (fallen) by its own threshold since the pixel's last reference
+level. Between two images the logarithm is taken as linear in time, so every crossing has its own time (the law of
+ESIM, Rebecq et al. 2018). The reference level leaks, which fires regular ON events; noise comes on top
+(sensor_noise.py); all events pass one bus of limited speed. Only pixels that changed are looked at (sensor_kernels.py).
 """
 
 from __future__ import annotations
@@ -12,14 +13,26 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from evhands.sim.sensor_kernels import (
+    Buffers,
+    drift,
+    expose,
+    grown,
+    new_buffers,
+    served,
+    sorted_columns,
+)
+from evhands.sim.sensor_noise import Noise, add_noise, delay
 from evhands.types import Events, Size
 
 Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; the ends are not part of it."""
 
 Range = tuple[float, float]
+
+BACKGROUND_US = 50_000
+"""Leak and noise are worked out this often, each time with the light of that moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,47 +47,129 @@ class SensorConfig:
     """Standard deviation of the thresholds from pixel to pixel, as a share of the threshold."""
     refractory_us: Range = (0.0, 1000.0)
     bandwidth_hz: Range | None = (100.0, 1000.0)
-    """Cut-off of the low-pass, log-uniform; None = infinitely fast pixels."""
+    """Cut-off of the low-pass in bright light, log-uniform; None = infinitely fast pixels."""
+    half_light: Range | None = (0.01, 0.1)
+    """The light at which the cut-off is half of that, log-uniform: it is bandwidth x light / (light + half_light),
+    proportional to light in the dark. None = the same at any light."""
+    leak_hz: Range = (0.0, 0.2)
+    """ON events a pixel fires per second because its reference level leaks."""
+    leak_spread: Range = (0.1, 0.3)
+    """Standard deviation of the leak from pixel to pixel, as a share of it."""
     shot_noise_hz: Range = (0.0, 0.3)
-    """Noise events per pixel and second, both polarities together."""
+    """Noise events per pixel and second at light `sensor_noise.GREY`, mean of all pixels, both polarities together."""
+    noise_falloff: Range = (0.2, 0.8)
+    """That rate goes with light to the power of minus this: dark pixels are noisier."""
+    noise_spread: Range = (0.5, 1.5)
+    """Standard deviation of the logarithm of that rate from pixel to pixel; low thresholds fire more."""
     noise_on_share: Range = (0.3, 0.7)
+    """ON share of the noise, as far as the returns below leave it free."""
+    on_after_off: Range = (0.3, 0.8)
+    """Probability that an ON event follows an OFF event of the noise: the pixel comes back from an excursion."""
+    off_after_on: Range = (0.0, 0.4)
+    """Probability that an OFF event follows an ON event of the noise."""
+    on_after_off_us: Range = (2_000.0, 10_000.0)
+    """Median of the time to that event, log-uniform; the times are log-normal (`sensor_noise.RETURN_SPREAD`)."""
+    off_after_on_us: Range = (10_000.0, 40_000.0)
     hot_pixel_share: Range = (0.0, 2e-4)
     hot_pixel_hz: Range = (20.0, 200.0)
     """Rate of every hot pixel, log-uniform."""
+    jitter_us: Range = (1.0, 50.0)
+    """Events are stamped up to this much late, each by its own uniform delay."""
+    readout_hz: Range | None = (4e6, 12e6)
+    """Events per second that the sensor can hand over, log-uniform; None = any number. Bursts queue, and are stamped
+    when they are read; an event that would wait longer than `sensor_kernels.LONGEST_WAIT_US` is lost."""
+    stamp_us: int = 1
+    """Stamps are multiples of this, rounded down."""
     dark: float = 0.01
     """Added to the light before the logarithm, where white paper under the main light is about 1."""
 
 
 SENSORS: dict[str, SensorConfig] = {
+    "davis346": SensorConfig(),
+    "dim": SensorConfig(
+        bandwidth_hz=(10.0, 100.0),
+        half_light=(0.03, 0.3),
+        leak_hz=(0.0, 0.05),
+        shot_noise_hz=(1.0, 10.0),
+        dark=0.03,
+    ),
+    "evk4": SensorConfig(
+        threshold=(0.15, 0.4),
+        mismatch=(0.02, 0.04),
+        refractory_us=(100.0, 500.0),
+        bandwidth_hz=(200.0, 2000.0),
+        leak_hz=(0.0, 0.002),
+        shot_noise_hz=(0.065, 0.077),
+        noise_falloff=(0.4, 0.6),
+        noise_spread=(1.5, 1.6),
+        noise_on_share=(0.5, 0.5),
+        on_after_off=(0.83, 0.87),
+        off_after_on=(0.37, 0.43),
+        on_after_off_us=(7_500.0, 9_000.0),
+        off_after_on_us=(32_000.0, 38_000.0),
+        hot_pixel_share=(7e-6, 1.1e-5),
+        hot_pixel_hz=(50.0, 200.0),
+        jitter_us=(1.0, 20.0),
+        readout_hz=(5e7, 1e8),
+    ),
     "ideal": SensorConfig(
         threshold=(0.2, 0.2),
         off_over_on=(1.0, 1.0),
         mismatch=(0.0, 0.0),
         refractory_us=(0.0, 0.0),
         bandwidth_hz=None,
+        half_light=None,
+        leak_hz=(0.0, 0.0),
         shot_noise_hz=(0.0, 0.0),
         hot_pixel_share=(0.0, 0.0),
+        jitter_us=(0.0, 0.0),
+        readout_hz=None,
         dark=0.0,
     ),
-    "davis346": SensorConfig(),
+    "eventhands": SensorConfig(
+        threshold=(0.465, 0.535),  # as wide as the published normal distribution N(0.5, 0.02)
+        off_over_on=(1.0, 1.0),
+        mismatch=(0.0, 0.0),
+        refractory_us=(0.0, 0.0),
+        bandwidth_hz=None,
+        half_light=None,
+        leak_hz=(0.0, 0.0),
+        shot_noise_hz=(0.0572, 0.0572),
+        noise_falloff=(0.0, 0.0),
+        noise_spread=(0.0, 0.0),
+        noise_on_share=(0.055 / 0.0572, 0.055 / 0.0572),
+        on_after_off=(0.0, 0.0),
+        off_after_on=(0.0, 0.0),
+        hot_pixel_share=(0.0, 0.0),
+        jitter_us=(0.0, 0.0),
+        readout_hz=None,
+        stamp_us=1000,
+        dark=1 / 255,
+    ),
 }
-"""Preset name -> ranges."""
+"""Preset name -> ranges. `evk4` has the noise of a real recording, `eventhands` the published numbers of that method's
+simulator; docs/simulator.md says how near they come."""
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """One drawn sensor: thresholds per pixel (height, width) and the numbers that hold for all pixels."""
+    """One drawn sensor: arrays per pixel (height, width) and the numbers that hold for all pixels."""
 
     on: np.ndarray
     off: np.ndarray
     refractory_us: float
     tau_us: float
-    """Time constant of the low-pass; 0 = none."""
-    shot_noise_hz: float
-    noise_on_share: float
-    hot_pixels: np.ndarray
-    """Flat indices y * width + x."""
-    hot_pixel_hz: np.ndarray
+    """Time constant of the low-pass in bright light; 0 = none."""
+    half_light: float
+    """0 = the same time constant at any light."""
+    leak: np.ndarray
+    """How fast the reference sinks, in log light per second; (0, 0) where it does not."""
+    leak_hz: float
+    noise: Noise
+    jitter_us: float
+    readout_hz: float
+    """Infinite = no limit."""
+    stamp_us: int
     dark: float
     size: Size
 
@@ -86,8 +181,11 @@ class Sensor:
             "threshold_off": float(self.off.mean()),
             "refractory_us": self.refractory_us,
             "tau_us": self.tau_us,
-            "shot_noise_hz": self.shot_noise_hz,
-            "hot_pixels": len(self.hot_pixels),
+            "half_light": self.half_light,
+            "leak_hz": self.leak_hz,
+            "shot_noise_hz": self.noise.shot_noise_hz,
+            "hot_pixels": len(self.noise.hot_pixels),
+            "jitter_us": self.jitter_us,
         }
 
 
@@ -96,20 +194,43 @@ def draw_sensor(config: SensorConfig, size: Size, rng: np.random.Generator) -> S
     width, height = size
     threshold = rng.uniform(*config.threshold)
     ratio = _log_uniform(rng, config.off_over_on)
-    mismatch = rng.uniform(*config.mismatch)
-    spread = np.clip(1 + np.float32(mismatch) * rng.standard_normal((height, width), np.float32), 0.5, 1.5)
-    hot = rng.binomial(width * height, rng.uniform(*config.hot_pixel_share))
+    # One image of normal numbers serves three times: turned, it is as good as independent, and drawn for nothing.
+    normal = rng.standard_normal((height, width), np.float32)
+    spread = np.clip(1 + np.float32(rng.uniform(*config.mismatch)) * normal, 0.5, 1.5)
+    on = np.float32(threshold) * spread
+    leak_hz, leak_spread = rng.uniform(*config.leak_hz), np.float32(rng.uniform(*config.leak_spread))
     return Sensor(
-        on=np.float32(threshold) * spread,
-        off=np.float32(threshold * ratio) * spread[::-1, ::-1],  # turned: as good as independent, and drawn for nothing
+        on=on,
+        off=np.float32(threshold * ratio) * spread[::-1, ::-1],
         refractory_us=float(rng.uniform(*config.refractory_us)),
         tau_us=1e6 / (2 * math.pi * _log_uniform(rng, config.bandwidth_hz)) if config.bandwidth_hz else 0.0,
-        shot_noise_hz=float(rng.uniform(*config.shot_noise_hz)),
-        noise_on_share=float(rng.uniform(*config.noise_on_share)),
-        hot_pixels=rng.integers(0, width * height, hot),
-        hot_pixel_hz=np.exp(rng.uniform(math.log(config.hot_pixel_hz[0]), math.log(config.hot_pixel_hz[1]), hot)),
+        half_light=_log_uniform(rng, config.half_light) if config.half_light else 0.0,
+        leak=np.float32(leak_hz) * on * np.clip(1 + leak_spread * normal[::-1], 0, 2) if leak_hz else np.zeros((0, 0)),
+        leak_hz=float(leak_hz),
+        noise=_draw_noise(config, normal, rng),
+        jitter_us=float(rng.uniform(*config.jitter_us)),
+        readout_hz=_log_uniform(rng, config.readout_hz) if config.readout_hz else math.inf,
+        stamp_us=config.stamp_us,
         dark=config.dark,
         size=size,
+    )
+
+
+def _draw_noise(config: SensorConfig, normal: np.ndarray, rng: np.random.Generator) -> Noise:
+    """`normal` (height, width): where it is low, so is the threshold, and noise crosses it more often."""
+    hot = rng.binomial(normal.size, rng.uniform(*config.hot_pixel_share))
+    spread = rng.uniform(*config.noise_spread)
+    return Noise(
+        shot_noise_hz=float(rng.uniform(*config.shot_noise_hz)),
+        reach=np.cumsum(np.exp(np.float32(-spread) * normal.ravel() - np.float32(spread**2 / 2)), dtype=np.float64),
+        falloff=float(rng.uniform(*config.noise_falloff)),
+        on_share=float(rng.uniform(*config.noise_on_share)),
+        on_after_off=float(rng.uniform(*config.on_after_off)),
+        off_after_on=float(rng.uniform(*config.off_after_on)),
+        on_after_off_us=_log_uniform(rng, config.on_after_off_us),
+        off_after_on_us=_log_uniform(rng, config.off_after_on_us),
+        hot_pixels=rng.integers(0, normal.size, hot),
+        hot_pixel_hz=np.exp(rng.uniform(math.log(config.hot_pixel_hz[0]), math.log(config.hot_pixel_hz[1]), hot)),
     )
 
 
@@ -123,206 +244,100 @@ class EventSensor:
     Holds the state of all pixels; it starts settled on the first image, so that nothing fires for the start itself.
     """
 
-    def __init__(self, sensor: Sensor, log_light: np.ndarray, t_us: int) -> None:
-        """`log_light` (height, width) float32: the logarithm of light plus `sensor.dark` at time `t_us`."""
+    def __init__(
+        self, sensor: Sensor, log_light: np.ndarray, t_us: int, rng: np.random.Generator | None = None
+    ) -> None:
+        """`log_light` (height, width) float32: the logarithm of light plus `sensor.dark` at time `t_us`.
+
+        Without `rng` there is no noise and no jitter, and all pixels leak in step.
+        """
         self.sensor = sensor
+        self._rng = rng
         self._target, self._level, self._reference = (np.array(log_light, np.float32) for _ in range(3))
+        if sensor.leak.size and rng is not None:  # each pixel is somewhere between two of its leak events
+            self._reference -= rng.random(log_light.shape, np.float32) * sensor.on
         self._last_us = np.full(log_light.shape, -(2**62), np.int64)
-        self._t_us = int(t_us)
-        self._unsettled: list[tuple[int, Box]] = []
-        self._buffers = _new_buffers(1 << 16)
+        self._t_us = self._background_us = int(t_us)
+        self._waiting = np.zeros((log_light.shape[0], 2), np.int32)
+        self._buffers: Buffers = new_buffers(1 << 16)
         self._count = 0
+        self._delayed = 0
+        self._bus_free_us = -math.inf
 
     def settle(self, log_light: np.ndarray, box: Box) -> None:
         """As if the log light inside `box` had always been `log_light`: nothing fires."""
         inside = np.s_[box[1] : box[3], box[0] : box[2]]
-        for state in (self._target, self._level, self._reference):
+        self._reference[inside] += log_light - self._level[inside]
+        for state in (self._target, self._level):
             state[inside] = log_light
 
     def expose(self, log_light: np.ndarray, box: Box, t_us: int) -> None:
         """From now to `t_us` the log light inside `box` goes to `log_light` (y1 - y0, x1 - x0); elsewhere it stays."""
         sensor = self.sensor
-        region = box
-        if sensor.tau_us:  # pixels that the hand has left still follow
-            self._unsettled = [(t, b) for t, b in self._unsettled if t > self._t_us - 6 * sensor.tau_us]
-            for _, earlier in self._unsettled:
-                region = union(region, earlier)
-            self._unsettled.append((t_us, box))
-        self._buffers, self._count = _expose(
-            log_light, box, region, self._t_us, t_us, self._target, self._level, self._reference, self._last_us,
-            sensor.on, sensor.off, sensor.refractory_us, sensor.tau_us, self._buffers, self._count,
+        self._buffers, self._count = expose(
+            log_light, box, self._t_us, t_us, self._target, self._level, self._reference, self._last_us,
+            self._waiting, sensor.on, sensor.off, sensor.refractory_us, sensor.tau_us, sensor.half_light,
+            self._buffers, self._count,
         )  # fmt: skip
         self._t_us = int(t_us)
+        if self._t_us - self._background_us >= BACKGROUND_US:
+            self._add_background()
 
-    def take(self, noise_rng: np.random.Generator | None = None, noise_start_us: int = 0) -> Events:
-        """The events since the last call in time order, with noise from `noise_start_us` to now if given an rng."""
+    def take(self) -> Events:
+        """The events since the last call in time order. What is still on its way to the output comes with the next."""
+        sensor = self.sensor
+        self._add_background()
+        if self._rng is not None and sensor.jitter_us:
+            delay(self._buffers[1][self._delayed : self._count], sensor.jitter_us, self._rng)
         pixel, t_us, p = (column[: self._count] for column in self._buffers)
-        if noise_rng is not None:
-            noise = noise_events(self.sensor, noise_start_us, self._t_us, noise_rng)
-            pixel, t_us, p = (np.concatenate(pair) for pair in zip((pixel, t_us, p), noise, strict=True))
-        events = _sorted_events(pixel, t_us, p, self.sensor.size)
-        self._count = 0
-        return events
+        due = t_us < self._t_us
+        later = [column[~due] for column in (pixel, t_us, p)] if not due.all() else []
+        if later:
+            pixel, t_us, p = pixel[due], t_us[due], p[due]
+        x, y, t_us, p = sorted_columns(pixel, t_us, p, sensor.size[0])
+        if math.isfinite(sensor.readout_hz) and len(t_us):
+            x, y, t_us, p, unread = self._read_out(x, y, t_us, p)
+            later = [np.concatenate(pair) for pair in zip(unread, later, strict=True)] if later else unread
+        self._keep(later)
+        if sensor.stamp_us > 1:
+            t_us = t_us // sensor.stamp_us * sensor.stamp_us
+        return Events(x, y, t_us, p, sensor.size)
+
+    def _add_background(self) -> None:
+        """Leak and noise since the last time."""
+        start_us, end_us, sensor = self._background_us, self._t_us, self.sensor
+        if end_us <= start_us:
+            return
+        if sensor.leak.size:
+            self._buffers, self._count = drift(
+                self._level, self._reference, self._last_us, sensor.on, sensor.leak, start_us, end_us,
+                sensor.refractory_us, self._buffers, self._count,
+            )  # fmt: skip
+        if self._rng is not None:
+            self._buffers, self._count = add_noise(
+                sensor.noise, self._level, start_us, end_us, self._rng, self._buffers, self._count
+            )
+        self._background_us = end_us
+
+    def _read_out(
+        self, x: np.ndarray, y: np.ndarray, t_us: np.ndarray, p: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
+        """Through the bus: sorted columns as they are read by now, and what waits for it (pixel, t_us, p)."""
+        read_us, count, self._bus_free_us = served(t_us, 1e6 / self.sensor.readout_hz, self._bus_free_us, self._t_us)
+        pixel = y[count:].astype(np.int32) * self.sensor.size[0] + x[count:]
+        unread = [pixel, t_us[count:], p[count:]]
+        kept = read_us[:count] >= 0
+        x, y, p, read_us = (column[:count][kept] for column in (x, y, p, read_us))
+        return x, y, read_us, p, unread
+
+    def _keep(self, later: list[np.ndarray]) -> None:
+        """Begin the buffers anew with events that are not due yet."""
+        self._count = self._delayed = len(later[0]) if later else 0
+        self._buffers = grown(self._buffers, self._count)
+        for column, values in zip(self._buffers, later, strict=False):
+            column[: self._count] = values
 
 
 def union(a: Box, b: Box) -> Box:
     """The smallest box that holds both."""
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
-
-
-def noise_events(
-    sensor: Sensor, start_us: int, end_us: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shot noise and hot pixels in [start_us, end_us), unsorted, as (flat pixel, t_us, polarity)."""
-    seconds = (end_us - start_us) * 1e-6
-    width, height = sensor.size
-    shots = rng.poisson(sensor.shot_noise_hz * seconds * width * height)
-    hot = np.repeat(sensor.hot_pixels, rng.poisson(sensor.hot_pixel_hz * seconds))
-    pixel = np.concatenate([rng.integers(0, width * height, shots), hot]).astype(np.int32)
-    t_us = rng.integers(start_us, max(end_us, start_us + 1), len(pixel))
-    return pixel, t_us, rng.random(len(pixel)) < sensor.noise_on_share
-
-
-def _new_buffers(capacity: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    return np.empty(capacity, np.int32), np.empty(capacity, np.int64), np.empty(capacity, np.bool_)
-
-
-def _sorted_events(pixel: np.ndarray, t_us: np.ndarray, p: np.ndarray, size: Size) -> Events:
-    if len(t_us) == 0:
-        return Events.empty(size)
-    start = int(t_us.min())
-    span = int(t_us.max()) - start + 1
-    if span > 4_000_000 + 20 * len(t_us):  # sparse and long: counting every microsecond would cost more than sorting
-        order = np.argsort(t_us, kind="stable")
-        x, y = pixel[order] % size[0], pixel[order] // size[0]
-        return Events(x.astype(np.uint16), y.astype(np.uint16), t_us[order], p[order], size)
-    x, y, t, q = _counting_sort(pixel, t_us, p, start, span, size[0])
-    return Events(x, y, t, q, size)
-
-
-@njit(cache=True, nogil=True)
-def _counting_sort(pixel, t_us, p, start, span, width):  # type: ignore[no-untyped-def]
-    position = np.zeros(span + 1, np.int32)
-    for i in range(len(t_us)):
-        position[t_us[i] - start + 1] += 1
-    for k in range(span):
-        position[k + 1] += position[k]
-    x = np.empty(len(t_us), np.uint16)
-    y = np.empty(len(t_us), np.uint16)
-    t = np.empty(len(t_us), np.int64)
-    q = np.empty(len(t_us), np.bool_)
-    for i in range(len(t_us)):
-        slot = t_us[i] - start
-        k = position[slot]
-        position[slot] = k + 1
-        y[k] = pixel[i] // width
-        x[k] = pixel[i] % width
-        t[k] = t_us[i]
-        q[k] = p[i]
-    return x, y, t, q
-
-
-# The two loops below run over every pixel of the box: apart, without branches, on few arrays, so that LLVM vectorises.
-@njit(cache=True, nogil=True)
-def _follow(goal, target, level, before, decay, lag):  # type: ignore[no-untyped-def]
-    """Move a row of pixels to their goal through the low-pass, exactly for a target that moves linearly in time."""
-    for i in range(len(goal)):
-        old = level[i]
-        shift = lag * (goal[i] - target[i])
-        before[i] = old
-        level[i] = goal[i] - shift + (old - target[i] + shift) * decay
-        target[i] = goal[i]
-
-
-@njit(cache=True, nogil=True)
-def _any_reached(level, reference, on, off):  # type: ignore[no-untyped-def]
-    """Whether any pixel of a row reaches a threshold."""
-    count = np.int32(0)
-    for i in range(len(level)):
-        change = level[i] - reference[i]
-        count += np.int32(change >= on[i]) | np.int32(-change >= off[i])
-    return count > 0
-
-
-@njit(cache=True, nogil=True)
-def _crossings(level, reference, on, off, count):  # type: ignore[no-untyped-def]
-    """Write how many thresholds each pixel of a row has crossed, OFF as negative numbers; returns their total."""
-    total = 0
-    for i in range(len(level)):
-        change = level[i] - reference[i]
-        count[i] = 0
-        if change >= on[i]:
-            count[i] = int(change / on[i])
-            total += count[i]
-        elif -change >= off[i]:
-            count[i] = int(change / off[i])
-            total -= count[i]
-    return total
-
-
-@njit(cache=True, nogil=True)
-def _fire(count, before, level, reference, on, off, last_us, t0, t1, refractory, first, pixel_out, t_out, p_out, n):  # type: ignore[no-untyped-def]
-    """Append the events of a row whose first pixel is number `first`; returns the new number of events."""
-    dt = np.float64(t1 - t0)
-    for i in range(len(count)):
-        if count[i] == 0:
-            continue
-        step = on[i] if count[i] > 0 else -off[i]
-        base = reference[i]
-        reference[i] = base + abs(count[i]) * step
-        rise = level[i] - before[i]
-        if rise == 0:  # rounding left it at its threshold in an earlier step
-            continue
-        for k in range(1, abs(count[i]) + 1):
-            share = (base + k * step - before[i]) / rise
-            t = min(t0 + np.int64(min(max(share, 0.0), 1.0) * dt), t1 - 1)
-            if t - last_us[i] < refractory:
-                continue
-            last_us[i] = t
-            pixel_out[n] = first + i
-            t_out[n] = t
-            p_out[n] = count[i] > 0
-            n += 1
-    return n
-
-
-@njit(cache=True, nogil=True)
-def _expose(  # type: ignore[no-untyped-def]
-    log_light, box, region, t0, t1, target, level, reference, last_us, on, off, refractory, tau, buffers, n
-):
-    width = level.shape[1]
-    pixel_out, t_out, p_out = buffers
-    decay = np.float32(math.exp(-(t1 - t0) / tau)) if tau > 0 else np.float32(0)
-    lag = np.float32(tau / (t1 - t0))
-    x0, x1 = region[0], region[2]
-    before = np.empty(x1 - x0, np.float32)
-    count = np.empty(x1 - x0, np.int32)
-    for y in range(region[1], region[3]):
-        # Outside the box pixels go on to where they were going.
-        left, right = (box[0], box[2]) if box[1] <= y < box[3] else (x1, x1)
-        if left < right:
-            _follow(
-                log_light[y - box[1]],
-                target[y, left:right],
-                level[y, left:right],
-                before[left - x0 : right - x0],
-                decay,
-                lag,
-            )
-        if x0 < left:
-            _follow(target[y, x0:left], target[y, x0:left], level[y, x0:left], before[: left - x0], decay, lag)
-        if right < x1:
-            _follow(target[y, right:x1], target[y, right:x1], level[y, right:x1], before[right - x0 :], decay, lag)
-        row_level, row_reference, row_on, row_off = level[y, x0:x1], reference[y, x0:x1], on[y, x0:x1], off[y, x0:x1]
-        if not _any_reached(row_level, row_reference, row_on, row_off):
-            continue
-        total = _crossings(row_level, row_reference, row_on, row_off, count)
-        while n + total > len(t_out):
-            pixel_out = np.concatenate((pixel_out, np.empty_like(pixel_out)))
-            t_out = np.concatenate((t_out, np.empty_like(t_out)))
-            p_out = np.concatenate((p_out, np.empty_like(p_out)))
-        n = _fire(
-            count, before, row_level, row_reference, row_on, row_off, last_us[y, x0:x1], t0, t1, refractory,
-            y * width + x0, pixel_out, t_out, p_out, n,
-        )  # fmt: skip
-    return (pixel_out, t_out, p_out), n

@@ -1,0 +1,136 @@
+"""Background noise of the event sensor: shot noise in runs of alternating polarity, hot pixels, late stamps.
+
+What a real sensor fires in a still scene is no Poisson process: noise of the light pushes a pixel over one threshold,
+and when the excursion ends the pixel comes back over the other. So a shot begins a run OFF, ON, OFF, ... that goes on
+with a probability of its own for each polarity; most pixels never fire and few fire often, because the rate depends
+steeply on a pixel's threshold, and it falls with light. The runs return to where they began, so the reference levels
+of the pixels are left as they are. Numbers: measured at a real recording by scripts/compare_noise.py.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from evhands.sim.sensor_kernels import Buffers, grown
+
+GREY = 0.2
+"""The light that noise rates are given for, where white paper under the main light is about 1."""
+RETURN_LEAST_US = 300.0
+"""A run goes on at the earliest after this."""
+RETURN_SPREAD = 2.1
+"""Standard deviation of the logarithm of the times within a run."""
+_LIMITS = (math.log(0.005), math.log(4.0))
+"""Beyond this log light the rate stays as it is."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The drawn numbers of one sensor's noise; see `SensorConfig` for what they mean."""
+
+    shot_noise_hz: float
+    reach: np.ndarray
+    """(height * width,) float64: running sum of the pixels' rates at equal light, in units of `shot_noise_hz`."""
+    falloff: float
+    on_share: float
+    on_after_off: float
+    off_after_on: float
+    on_after_off_us: float
+    off_after_on_us: float
+    hot_pixels: np.ndarray
+    """Flat indices y * width + x."""
+    hot_pixel_hz: np.ndarray
+
+    @property
+    def first_on_share(self) -> float:
+        """Share of runs that begin with ON, such that all events have `on_share` as far as that is possible."""
+        a, b, share = self.on_after_off, self.off_after_on, self.on_share
+        return min(max((share * (1 + a) - a) / max(1 - a - share * (b - a), 1e-9), 0.0), 1.0)
+
+    @property
+    def events_per_run(self) -> float:
+        """Mean length of a run."""
+        a, b, first = self.on_after_off, self.off_after_on, self.first_on_share
+        return ((1 - first) * (1 + a) + first * (1 + b)) / (1 - a * b)
+
+
+def add_noise(
+    noise: Noise, log_light: np.ndarray, start_us: int, end_us: int, rng: np.random.Generator,
+    buffers: Buffers, count: int,
+) -> tuple[Buffers, int]:  # fmt: skip
+    """Append the noise that begins in [start_us, end_us) under `log_light` (height, width); runs may end later."""
+    seconds = (end_us - start_us) * 1e-6
+    if noise.shot_noise_hz > 0:
+        # Drawn as if all pixels were as dark as the darkest, then thinned: most pixels need not be looked at.
+        darkest = max(float(log_light.min()), _LIMITS[0])
+        most = noise.reach[-1] * _brightness_factor(darkest, noise.falloff)
+        shots = rng.poisson(most * noise.shot_noise_hz / noise.events_per_run * seconds)
+        buffers, count = _runs(
+            shots, noise.reach, log_light.ravel(), noise.falloff, darkest, start_us, end_us - start_us,
+            noise.first_on_share, (noise.on_after_off, noise.off_after_on),
+            (noise.on_after_off_us, noise.off_after_on_us), rng, buffers, count,
+        )  # fmt: skip
+    if len(noise.hot_pixels):
+        pixel = np.repeat(noise.hot_pixels, rng.poisson(noise.hot_pixel_hz * seconds))
+        buffers = grown(buffers, count + len(pixel))
+        new = slice(count, count + len(pixel))
+        buffers[0][new] = pixel
+        buffers[1][new] = rng.integers(start_us, end_us, len(pixel))
+        buffers[2][new] = rng.random(len(pixel)) < noise.on_share
+        count += len(pixel)
+    return buffers, count
+
+
+@njit(cache=True, nogil=True)
+def _brightness_factor(log_light, falloff):  # type: ignore[no-untyped-def]
+    """Rate of noise over that at grey."""
+    return math.exp(-falloff * (min(max(log_light, _LIMITS[0]), _LIMITS[1]) - math.log(GREY)))
+
+
+@njit(cache=True, nogil=True)
+def _first_above(rising, value):  # type: ignore[no-untyped-def]
+    """Index of the first element above `value`; less general and faster than searchsorted."""
+    low, length = 0, len(rising)
+    while length > 1:
+        half = length // 2
+        low += half if rising[low + half - 1] <= value else 0
+        length -= half
+    return low
+
+
+@njit(cache=True, nogil=True)
+def _runs(  # type: ignore[no-untyped-def]
+    shots, reach, log_light, falloff, darkest, start_us, span_us, first_on, chance, median_us, rng, buffers, n
+):
+    """Begin runs at uniform times; `chance` and `median_us` are those after OFF and after ON."""
+    pixel_out, t_out, p_out = buffers
+    most = _brightness_factor(darkest, falloff)
+    for _ in range(shots):
+        pixel = _first_above(reach, rng.random() * reach[-1])
+        if falloff > 0 and rng.random() * most >= _brightness_factor(log_light[pixel], falloff):
+            continue
+        t = start_us + rng.random() * span_us
+        on = rng.random() < first_on
+        while True:
+            if n == len(t_out):
+                pixel_out, t_out, p_out = grown((pixel_out, t_out, p_out), n + 1)
+            pixel_out[n] = pixel
+            t_out[n] = np.int64(t)
+            p_out[n] = on
+            n += 1
+            after = 1 if on else 0
+            if rng.random() >= chance[after]:
+                break
+            t += RETURN_LEAST_US + median_us[after] * math.exp(RETURN_SPREAD * rng.standard_normal())
+            on = not on
+    return (pixel_out, t_out, p_out), n
+
+
+@njit(cache=True, nogil=True)
+def delay(t_us, most_us, rng):  # type: ignore[no-untyped-def]
+    """Move each time later by a uniform number of up to `most_us`, in place."""
+    for i in range(len(t_us)):
+        t_us[i] += np.int64(rng.random() * most_us + 0.5)
