@@ -15,7 +15,15 @@ from PIL import Image, UnidentifiedImageError
 
 from evhands.events.io import EventFile, open_events, write_events
 from evhands.evrealhands_layout.annotations import EVENT_CAMERA, Annotations, read_annotations, write_annotations
-from evhands.evrealhands_layout.convert import annotations_of, event_camera, extrinsics, tags_of, times_us, truth
+from evhands.evrealhands_layout.convert import (
+    PERIOD_US,
+    annotations_of,
+    event_camera,
+    extrinsics,
+    tags_of,
+    times_us,
+    truth,
+)
 from evhands.files import new_folder
 from evhands.hand.model import HandModel
 from evhands.recording import Recording, Tags, View
@@ -55,7 +63,7 @@ def read_sequence(folder: Path | str, *, hand: HandModel | None = None, evaluati
     meta: dict[str, Any] = {"layout": "EvRealHands", "sequence": folder.name}
     if len(t_us):
         first = times_us([0], annotations.delta_time, start_us)[0]
-        meta["first_id"] = round((int(t_us.min()) - int(first)) * 15 / 1e6)
+        meta["first_id"] = round((int(t_us.min()) - int(first)) / PERIOD_US)
     return Recording(
         stream=events, camera=camera, meta=meta, views=views, tags=tags_of(annotations), rectification=rectification,
         **labels,
