@@ -28,6 +28,7 @@ FAST = "fast"
 EVENT_CAMERA = "event"
 MANO = "mano"
 LABEL_RATE_HZ = 15
+_LONGEST_US = 1e12
 
 Scene = Literal["normal", "highlight", "flash"]
 _Row = TypeVar("_Row")
@@ -117,7 +118,7 @@ def read_annotations(path: Path | str) -> Annotations:
         motion_type=motion,
         gesture_type=root["gesture_type"].text(() if fast else GESTURES),
         annoted=root["annoted"].flag(),
-        delta_time=root["delta_time"].number(),
+        delta_time=_delta_time(root["delta_time"]),
         event_camera=event_camera,
         cameras={name: CameraInfo(**_camera(value)) for name, value in cameras.items() if name != EVENT_CAMERA},
         manos=manos,
@@ -128,6 +129,12 @@ def read_annotations(path: Path | str) -> Annotations:
         frames=_frames(root.get("frames")),
         hand_model=MANO if hand_model is None else hand_model.text(),
     )
+
+
+def _delta_time(value: Checked) -> float:
+    if abs(number := value.number()) > _LONGEST_US:
+        raise value.wrong("microseconds from the first event to annotation 0")
+    return number
 
 
 def _table(root: Checked, path: str, row: Callable[[Checked], _Row], *, optional: bool) -> dict[int, _Row]:
@@ -190,8 +197,7 @@ def _box(value: Checked) -> np.ndarray | None:
 def _frames(value: Checked | None) -> dict[str, tuple[int, ...]] | None:
     if value is None:
         return None
-    return {name: tuple(int(row.name()) if row.name().isdigit() else row.whole() for row in ids.elements())
-            for name, ids in value.items()}  # fmt: skip
+    return {name: tuple(row.identifier() for row in ids.elements()) for name, ids in value.items()}
 
 
 def write_annotations(path: Path | str, annotations: Annotations) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from evhands.types import InputError
+
+_ID = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,7 @@ class Checked:
 
     def by_id(self) -> list[tuple[int, Checked]]:
         """Keys and values of an object whose keys are annotation ids (whole numbers), in ascending order."""
-        rows = []
-        for key, value in self.items():
-            if not (key.isascii() and key.isdigit()) or str(int(key)) != key:
-                raise value.wrong("an annotation id (a whole number) as the key", repr(key))
-            rows.append((int(key), value))
+        rows = [(value._id_of(key, "as the key"), value) for key, value in self.items()]
         return sorted(rows, key=lambda row: row[0])
 
     def elements(self) -> list[Checked]:
@@ -73,15 +72,25 @@ class Checked:
             raise self.wrong("a word or a whole number")
         return str(self.found)
 
+    def identifier(self) -> int:
+        """An annotation id, as a whole number or as text."""
+        return self._id_of(self.name(), "")
+
+    def _id_of(self, text: str, where: str) -> int:
+        if not _ID.fullmatch(text):
+            raise self.wrong(f"an annotation id (a whole number) {where}".strip(), repr(text))
+        return int(text)
+
     def flag(self) -> bool:
         if not isinstance(self.found, bool):
             raise self.wrong("true or false")
         return self.found
 
     def number(self) -> float:
-        if isinstance(self.found, bool) or not isinstance(self.found, int | float) or not np.isfinite(self.found):
+        value = _array([self.found])
+        if value is None or not np.isfinite(value).all() or np.ndim(value) != 1:
             raise self.wrong("a finite number")
-        return float(self.found)
+        return float(value[0])
 
     def whole(self) -> int:
         if isinstance(self.found, bool) or not isinstance(self.found, int):

@@ -226,10 +226,9 @@ def truth(a: Annotations, start_us: int, hand: HandModel | None) -> dict[str, An
     Where there are hand poses, one label a pose; else one label for every id with joints or a box. What a label lacks
     is a row of NaN, what all lack is None.
     """
-    hands = a.manos_flip if a.hand_type == "left" else a.manos
+    hands = _posed(a)
     points = a.joints_px.get(EVENT_CAMERA, {})
-    found = {i for table in (a.joints_mm, points, a.boxes_px) for i, row in table.items() if row is not None}
-    ids = sorted(hands or found)
+    ids = sorted(hands or _annotated(a))
     if not ids:
         return {}
     joints = {i: (row @ a.event_camera.R.T + a.event_camera.T_mm) / 1000 for i, row in a.joints_mm.items()}
@@ -244,6 +243,21 @@ def truth(a: Annotations, start_us: int, hand: HandModel | None) -> dict[str, An
         "joints_px": _rows(ids, points, (21, 2)),
         "boxes_px": _rows(ids, a.boxes_px, (4,)),
     }
+
+
+def unposed_ids(a: Annotations) -> list[int]:
+    """Ids with joints or a box but no hand pose, in a sequence that has poses."""
+    hands = _posed(a)
+    return sorted(_annotated(a) - hands.keys()) if hands else []
+
+
+def _posed(a: Annotations) -> dict[int, HandParameters]:
+    return a.manos_flip if a.hand_type == "left" else a.manos
+
+
+def _annotated(a: Annotations) -> set[int]:
+    tables = (a.joints_mm, a.joints_px.get(EVENT_CAMERA, {}), a.boxes_px)
+    return {i for table in tables for i, row in table.items() if row is not None}
 
 
 def _rows(ids: list[int], table: dict[int, Any], shape: tuple[int, ...]) -> np.ndarray | None:

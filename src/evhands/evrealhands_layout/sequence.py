@@ -23,6 +23,7 @@ from evhands.evrealhands_layout.convert import (
     tags_of,
     times_us,
     truth,
+    unposed_ids,
 )
 from evhands.files import new_folder
 from evhands.hand.model import HandModel
@@ -43,7 +44,8 @@ def read_sequence(folder: Path | str, *, hand: HandModel | None = None, evaluati
     The events stay on disk and raw: `camera` holds their lens. Frames are read from disk when asked for. `hand` is
     needed where the poses are MANO's (either side will do). With `evaluation`, a fast sequence is read with its
     `annotf.json`, which holds the truth in space that training does without. Anything missing or wrong in the folder
-    is an `InputError` that names it.
+    is an `InputError` that names it. Of a sequence with poses, annotations without one are left out and listed in
+    `meta["ids_without_pose"]`.
     """
     folder = Path(folder)
     annotations = read_annotations(folder / ANNOTATIONS)
@@ -61,6 +63,8 @@ def read_sequence(folder: Path | str, *, hand: HandModel | None = None, evaluati
     labels = truth(annotations, start_us, hand)
     t_us = np.concatenate([labels.get("pose_t_us", np.zeros(0, np.int64)), *(view.frames_t_us for view in views)])
     meta: dict[str, Any] = {"layout": "EvRealHands", "sequence": folder.name}
+    if labels and len(left_out := unposed_ids(annotations)):
+        meta["ids_without_pose"] = left_out
     if len(t_us):
         first = times_us([0], annotations.delta_time, start_us)[0]
         meta["first_id"] = round((int(t_us.min()) - int(first)) / PERIOD_US)
@@ -88,7 +92,8 @@ def _images(folder: Path) -> dict[int, Path]:
 
 def _view(name: str, annotations: Annotations, images: dict[int, Path], start_us: int) -> View:
     info = annotations.cameras[name]
-    size = info.size or (_image_size(next(iter(images.values()))) if images else RGB_SIZE)
+    first = next(iter(images.values()), None)
+    size = info.size or (RGB_SIZE if first is None else _size_of(first, str(first)))
     camera = Camera(info.K, size, np.zeros(0), extrinsics(info))
     return View(name, camera, times_us(list(images), annotations.delta_time, start_us), ImageFiles(images.values()))
 
@@ -108,23 +113,22 @@ class ImageFiles(Sequence[bytes]):
         return self._paths[index].read_bytes()
 
 
-def _image_size(path: Path) -> Size:
+def _size_of(file: Path | io.BytesIO, name: str) -> Size:
     try:
-        with Image.open(path) as image:
+        with Image.open(file) as image:
             return (image.width, image.height)
     except (OSError, UnidentifiedImageError) as error:
-        raise InputError(f"{path} is no readable image ({error}). Wanted a JPEG; copy it again.") from error
+        raise InputError(f"{name} is no readable image ({error}). Wanted a JPEG or PNG; copy it again.") from error
 
 
 def decoded(frame: bytes) -> UInt8[np.ndarray, "h w 3"]:
     """The pixels (RGB) of a frame of a `View`."""
+    _size_of(io.BytesIO(frame), f"A frame of {len(frame)} bytes")
     try:
         with Image.open(io.BytesIO(frame)) as image:
             return np.asarray(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise InputError(
-            f"Found a frame of {len(frame)} bytes that is no readable image ({error}). Wanted a JPEG or PNG."
-        ) from error
+    except OSError as error:
+        raise InputError(f"A frame of {len(frame)} bytes is damaged ({error}). Wanted a JPEG or PNG.") from error
 
 
 def encoded(image: UInt8[np.ndarray, "h w 3"], kind: str = "PNG") -> bytes:
@@ -151,7 +155,7 @@ def write_sequence(
             f"Found a recording with {found}. The EvRealHands layout says whose hand it is, in what light and how it "
             "moves: give `tags` that fit."
         )
-    _check_names(recording.views)
+    _check_views(recording.views)
     annotations = annotations_of(recording, tags, _start_us(recording.stream), hand)
     with new_folder(folder) as temporary:
         write_events(temporary / EVENTS, recording.stream)
@@ -160,8 +164,7 @@ def write_sequence(
             annotations = replace(annotations, manos={}, manos_flip={}, joints_mm={})
         write_annotations(temporary / ANNOTATIONS, annotations)
         for view in recording.views:
-            ids = (annotations.frames or {})[view.name]
-            _write_images(temporary / IMAGES / view.name, dict(zip(ids, view.frames)))
+            _write_images(temporary / IMAGES / view.name, view, (annotations.frames or {})[view.name])
 
 
 def _start_us(stream: EventStream) -> int:
@@ -174,18 +177,29 @@ def _start_us(stream: EventStream) -> int:
     )
 
 
-def _check_names(views: Sequence[View]) -> None:
+def _check_views(views: Sequence[View]) -> None:
     names = [view.name for view in views]
-    for name in names:
+    for name, view in zip(names, views):
         if not _FOLDER_NAME.fullmatch(name) or name == EVENT_CAMERA or names.count(name) > 1:
             raise InputError(
                 f"Found a camera named {name!r}. Wanted names that can be folders, each once, and not "
                 f"'{EVENT_CAMERA}'; rename it."
             )
+        if len(view.frames) != len(view.frames_t_us):
+            raise InputError(
+                f"The camera '{name}' has {len(view.frames)} frames and {len(view.frames_t_us)} times. Wanted one time "
+                "a frame."
+            )
 
 
-def _write_images(folder: Path, frames: dict[int, bytes]) -> None:
+def _write_images(folder: Path, view: View, ids: tuple[int, ...]) -> None:
     folder.mkdir(parents=True)
-    for i, frame in frames.items():
+    for i, frame in zip(ids, view.frames):
+        size = _size_of(io.BytesIO(frame), f"Frame {i} of the camera '{view.name}'")
+        if size != tuple(view.camera.size):
+            raise InputError(
+                f"Frame {i} of the camera '{view.name}' has {size[0]} x {size[1]} pixels. Wanted those of its camera, "
+                f"{view.camera.size[0]} x {view.camera.size[1]}: resize the frames or the camera."
+            )
         jpeg = frame if frame.startswith(b"\xff\xd8\xff") else encoded(decoded(frame), "JPEG")
         (folder / f"image{i:04d}.jpg").write_bytes(jpeg)
