@@ -21,6 +21,7 @@ SHAPE_CHECKED = [
     "evhands.types",
     "evhands.geometry",
     "evhands.recording",
+    "evhands.evrealhands_layout",
     "evhands.losses",
     "evhands.metrics",
     "evhands.hand.skeleton",

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from evhands.files import hdf5_file, replacing
+from evhands.files import hdf5_file, new_folder, replacing
 from evhands.types import InputError
 
 
@@ -76,6 +76,24 @@ def test_a_full_disk_at_the_last_step_leaves_the_old_file(tmp_path, monkeypatch)
 def test_a_folder_that_cannot_be_made_is_an_input_error(tmp_path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="Could not write"), replacing(tmp_path / "file" / "x.csv"):
+        pass
+
+
+def test_a_new_folder_is_there_whole_or_not_at_all(tmp_path) -> None:
+    with pytest.raises(RuntimeError), new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "half").write_text("half")
+        raise RuntimeError
+    assert leftovers(tmp_path / "a") == []
+    (tmp_path / "a" / "b").mkdir()  # an empty one may be there
+    with new_folder(tmp_path / "a" / "b") as folder:
+        (folder / "whole").write_text("whole")
+        assert leftovers(tmp_path / "a" / "b") == []
+    assert leftovers(tmp_path / "a" / "b") == ["whole"]
+    with pytest.raises(InputError, match="there already"), new_folder(tmp_path / "a" / "b"):
+        pass
+    assert leftovers(tmp_path / "a") == ["b"]
+    assert leftovers(tmp_path / "a" / "b") == ["whole"]
+    with pytest.raises(InputError, match="Could not write"), new_folder(tmp_path / "a" / "b" / "whole" / "c"):
         pass
 
 

@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+import evhands
 from evhands.events.io import open_events
 from evhands.events.io.write import write_events
 from evhands.geometry import default_camera
-from evhands.recording import read_camera, read_recording, write_recording
+from evhands.recording import Tags, View, read_camera, read_recording, write_recording
 from evhands.types import Camera, Events, HandPose, InputError
 
 SIZE = (34, 26)
@@ -80,6 +81,58 @@ def test_events_alone_have_no_truth_and_the_default_camera(tmp_path: Path) -> No
     np.testing.assert_array_equal(found.camera.K, default_camera(SIZE).K)
     assert read_camera(tmp_path / "alone.h5") is None
     assert read_camera(path) is not None
+
+
+def test_rows_that_nobody_annotated_are_kept_as_such(tmp_path: Path) -> None:
+    """Truth without poses has times of its own; a row is whole or missing."""
+    rng = np.random.default_rng(5)
+    truth = _truth(rng, 4)
+    joints_px = rng.standard_normal((4, 21, 2)).astype(np.float32)
+    joints_px[2] = np.nan
+    path = tmp_path / "clip.h5"
+    write_recording(path, _events(rng, 20), _camera(), truth["pose_t_us"], joints_px=joints_px)
+    found = read_recording(path)
+    assert found.pose is None and found.joints_m is None
+    np.testing.assert_array_equal(found.pose_t_us, truth["pose_t_us"])
+    np.testing.assert_array_equal(found.joints_px, joints_px)
+    joints_px[1, 3, 0] = np.nan
+    write_recording(path, _events(rng, 20), _camera(), truth["pose_t_us"], joints_px=joints_px)
+    with pytest.raises(InputError, match="joints_px"):
+        read_recording(path)
+
+
+def test_other_cameras_and_tags_come_back_and_damage_to_them_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "clip.h5"
+    pose = np.eye(4) + 0.25
+    pose[3] = [0, 0, 0, 1]
+    camera = Camera(_camera().K, (9, 7), np.zeros(0), pose)
+    views = (View("b", camera, np.array([5, 9]), (b"one", b"")), View("a", camera))
+    tags = Tags(side="left", subject="3", scene="flash", fast=True, gesture="fixed", checked=False)
+    rng = np.random.default_rng(6)
+    write_recording(path, _events(rng, 20), camera=Camera(camera.K, SIZE, np.zeros(0), pose), views=views, tags=tags)
+    found = read_recording(path)
+    assert found.tags == tags
+    assert [(view.name, view.camera.size, tuple(view.frames)) for view in found.views] == [
+        ("b", (9, 7), (b"one", b"")), ("a", (9, 7), ())]  # fmt: skip
+    np.testing.assert_array_equal(found.views[0].frames_t_us, [5, 9])
+    for seen in (found.camera, found.views[1].camera):
+        np.testing.assert_array_equal(seen.T_camera_world, pose)
+    with h5py.File(path, "a") as file:
+        del file["views/0"].attrs["width"]
+    with pytest.raises(InputError, match="views/0"):
+        read_recording(path)
+    with h5py.File(path, "a") as file:
+        file["views/0"].attrs["width"] = 9
+        file.attrs["tags"] = '{"side": "left"}'
+    with pytest.raises(InputError, match="tags"):
+        read_recording(path)
+
+
+def test_recordings_written_before_there_were_views_load() -> None:
+    found = read_recording(Path(evhands.__file__).parent / "assets" / "demo.h5")
+    assert found.pose is not None and found.joints_m is not None
+    assert (found.views, found.tags, found.joints_px, found.rectification) == ((), None, None, None)
+    assert found.camera.T_camera_world is None
 
 
 @pytest.mark.parametrize(

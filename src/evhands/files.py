@@ -30,14 +30,42 @@ def replacing(path: Path | str) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        free = shutil.disk_usage(_existing_parent(path)).free / 1e6
-        raise InputError(
-            f"Could not write {path}: {error.strerror or error} ({free:.0f} MB free there). Wanted a folder with write "
-            "access and space enough; free some space or choose another place. What was there before is untouched."
-        ) from error
+        raise _unwritable(path, error, "What was there before is untouched.") from error
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on success rename it to `path`, on any error remove it.
+
+    A folder that is there and holds anything is an `InputError`: nothing in it is touched. A full disk too.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(
+                f"Found {path} there already. Wanted a new or empty folder; name another, or move it away."
+            )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _unwritable(path, error, "Nothing is left behind.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unwritable(path: Path, error: OSError, state: str) -> InputError:
+    free = shutil.disk_usage(_existing_parent(path)).free / 1e6
+    return InputError(
+        f"Could not write {path}: {error.strerror or error} ({free:.0f} MB free there). Wanted a folder with write "
+        f"access and space enough; free some space or choose another place. {state}"
+    )
 
 
 @contextmanager
