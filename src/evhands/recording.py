@@ -7,6 +7,7 @@ Beside the events (layout: `evhands.events.io.hdf5`) a file may hold
     joints_m (m, 21, 3) in `openpose21` order, metres, camera frame
     joints_px (m, 21, 2): the same on the sensor, lens distortion included
     boxes_px (m, 4): x0, y0, x1, y1 around the projected joints, on the sensor
+    other/poses, other/joints_m: a second hand in view, at the same times
     rectification/K_image, K_points (3, 3): see `Rectification`
     views/0, 1, ...: other cameras, with K, distortion, T_camera_world, frames_t_us (f,), frames (f,) JPEG or PNG files
     attribute `tags`: JSON of `Tags`; attribute `meta`: JSON of how it was made.
@@ -77,6 +78,14 @@ class View:
 
 
 @dataclass(frozen=True)
+class OtherHand:
+    """The truth of a second hand in view, at the times of the first one's."""
+
+    pose: HandPose
+    joints_m: Float[np.ndarray, "m 21 3"]
+
+
+@dataclass(frozen=True)
 class Recording:
     """Events with their camera, and the truth at m times or None where there is none.
 
@@ -95,6 +104,7 @@ class Recording:
     views: tuple[View, ...] = ()
     tags: Tags | None = None
     rectification: Rectification | None = None
+    other: OtherHand | None = None
 
     @property
     def events(self) -> Events:
@@ -130,6 +140,7 @@ def write_recording(
     views: Sequence[View] = (),
     tags: Tags | None = None,
     rectification: Rectification | None = None,
+    other: OtherHand | None = None,
 ) -> None:
     """Write a recording; `events` may come in chunks, in time order. A file already there is replaced at the end."""
     with replacing(path) as temporary, hdf5_file(temporary) as file:
@@ -142,6 +153,10 @@ def write_recording(
         for name, values in (("joints_m", joints_m), ("joints_px", joints_px), ("boxes_px", boxes_px)):
             if values is not None:
                 file[name] = np.float32(values)
+        if other is not None and pose_t_us is not None:
+            group = file.create_group("other")
+            _write_poses(group.create_group("poses"), pose_t_us, other.pose)
+            group["joints_m"] = np.float32(other.joints_m)
         if tags is not None:
             file.attrs["tags"] = json.dumps(asdict(tags))
         if rectification is not None:
@@ -200,6 +215,7 @@ def read_recording(path: Path | str) -> Recording:
             views=tuple(_view(file, path, index) for index in range(len(file.get("views", ())))),
             tags=_tags(file, path),
             rectification=_rectification(file, path),
+            other=_other(file, path, count),
         )
 
 
@@ -266,7 +282,16 @@ def _rectification(file: h5py.File, path: Path) -> Rectification | None:
     return Rectification(_numbers(group, path, "K_image", (3, 3)), _numbers(group, path, "K_points", (3, 3)))
 
 
-def _poses(file: h5py.File, path: Path) -> tuple[np.ndarray | None, HandPose | None]:
+def _other(file: h5py.File, path: Path, count: int | None) -> OtherHand | None:
+    group = file.get("other")
+    if not isinstance(group, h5py.Group):
+        return None
+    _, pose = _poses(group, path)
+    joints_m = _optional(group, path, "joints_m", count, (21, 3))
+    return OtherHand(pose, joints_m) if pose is not None and joints_m is not None else None
+
+
+def _poses(file: h5py.Group, path: Path) -> tuple[np.ndarray | None, HandPose | None]:
     group = file.get("poses")
     if not isinstance(group, h5py.Group):
         return None, None
@@ -280,7 +305,7 @@ def _poses(file: h5py.File, path: Path) -> tuple[np.ndarray | None, HandPose | N
     return t_us, HandPose(side=cast(Side, side), hand_model=str(group.attrs.get("hand_model", "open")), **values)
 
 
-def _optional(file: h5py.File, path: Path, name: str, count: int | None, tail: tuple[int, ...]) -> np.ndarray | None:
+def _optional(file: h5py.Group, path: Path, name: str, count: int | None, tail: tuple[int, ...]) -> np.ndarray | None:
     """Truth of which a row may be missing."""
     if name not in file:
         return None

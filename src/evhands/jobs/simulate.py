@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -14,16 +13,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from evhands import __version__
+from evhands.evrealhands_layout import encoded, on_layout_clock, write_index, write_sequence
 from evhands.files import replacing
-from evhands.recording import read_recording, write_recording
+from evhands.recording import OtherHand, Tags, View, read_recording, write_recording
 from evhands.sim.card import write_card, write_sheet
 from evhands.sim.config import ClipConfig
 from evhands.sim.drawing import draw_world
+from evhands.sim.frames import FrameConfig, render_frames
 from evhands.sim.generate import Clip, film
-from evhands.sim.presets import TEST_COUNT, TEST_SEED, PresetName, TrainShares, clip_of, with_camera
+from evhands.sim.presets import FAST, TEST_COUNT, TEST_SEED, PresetName, TrainShares, clip_of, with_camera
 from evhands.sim.sensor import SENSORS
 from evhands.sim.testset import Fingerprint, compare, fingerprint, frozen, write_frozen
-from evhands.types import InputError
+from evhands.sim.world import World
+from evhands.types import Camera, InputError
 
 
 def simulate(
@@ -52,7 +54,7 @@ def simulate(
         preset: demo: a hand of a test subject that moves at ease. train: what training sees, of everything (see
             --shares). testset: the fixed test set of the project (its own seed and length; others are ignored). fast:
             fast motion. ego: a turning camera, as on a head. two-hands: both hands in view. evrealhands: the scene and
-            motion types of that data set.
+            motion types of that data set, with colour frames, also in its layout (OUT/layout).
         seconds: length of the recording, or of all recordings of the folder together.
         hours: the same in hours, added to the seconds where it is given.
         seed: of the series.
@@ -126,6 +128,9 @@ def _write_folder(out: Path, series: Series, length_s: float, workers: int, clus
         row = bar.add_task("recordings", total=len(jobs), completed=len(jobs) - len(todo))
         for _ in _on_cluster(todo) if cluster else _in_processes(todo, workers):
             bar.advance(row)
+    if series.preset == "evrealhands":
+        write_index(out / "layout")
+        print(f"EvRealHands layout: {out / 'layout'}")
     statistics = write_card(out, {job.path: series.clip(job.index)[1] for job in jobs}, asdict(series))
     sheet = write_sheet(out, [job.path for job in jobs])
     print(
@@ -195,21 +200,55 @@ def _write(job: Job) -> int:
     import torch
 
     torch.set_num_threads(1)  # the products of one clip are too small to share
-    _, config = job.series.clip(job.index)
+    series = job.series
+    _, config = series.clip(job.index)
     if job.length_us:
         config = replace(config, duration_us=job.length_us)
-    world = draw_world(config, job.series.seed, job.index)
-    clip = film(world, job.series.seed, job.index)
-    motion = world.actors[0].motion.tags(config.duration_us * 1e-6)
-    mark = asdict(fingerprint(clip.events, clip.joints_m))
+    world = draw_world(config, series.seed, job.index)
+    clip = film(world, series.seed, job.index)
     meta = {
-        "preset": job.series.preset, "evhands": __version__, **clip.meta, "motion": motion, "fingerprint": mark,
-        "statistics": _statistics(clip, config),
+        "preset": series.preset, "evhands": __version__, **clip.meta,
+        "motion": world.actors[0].motion.tags(config.duration_us * 1e-6),
+        "fingerprint": asdict(fingerprint(clip.events, clip.joints_m)), "statistics": _statistics(clip, config),
     }  # fmt: skip
-    with contextlib.suppress(FileExistsError):
-        job.path.parent.mkdir(parents=True, exist_ok=True)
-    write_recording(job.path, clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m, clip.boxes_px, meta)
+    views = (_rgb_view(world, clip, series.seed, job.index),) if series.preset == "evrealhands" else ()
+    others = [OtherHand(hand.pose, hand.joints_m) for hand in clip.hands[1:]]
+    job.path.parent.mkdir(parents=True, exist_ok=True)
+    write_recording(
+        job.path, clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m, clip.boxes_px, meta,
+        views=views, tags=_tags(clip, config), other=others[0] if others else None,
+    )  # fmt: skip
+    if series.preset == "evrealhands":
+        layout = job.path.parent / "layout" / job.path.stem
+        if not layout.exists():
+            write_sequence(layout, on_layout_clock(read_recording(job.path)))
     return len(clip.events)
+
+
+def _tags(clip: Clip, config: ClipConfig) -> Tags:
+    """What data sets are split by, in the words of EvRealHands."""
+    light = config.scene.light
+    return Tags(
+        side=clip.pose.side,
+        subject=str(clip.meta["subject"]),
+        scene="normal" if light == "mains" else light,
+        fast=config.motion == FAST,
+        gesture=config.motion.style,
+        checked=True,
+    )
+
+
+def _rgb_view(world: World, clip: Clip, seed: int, index: int) -> View:
+    """A colour camera 6 cm to the right of the event camera, with a frame at every second label."""
+    T = np.eye(4)
+    T[0, 3] = -0.06
+    size = (640, 480)
+    focal = world.camera.K[0, 0] * size[0] / world.camera.size[0]
+    K = np.array([[focal, 0, (size[0] - 1) / 2], [0, focal, (size[1] - 1) / 2], [0, 0, 1]])
+    camera = Camera(K, size, T_camera_world=T)
+    t_us = clip.label_t_us[:-1]
+    frames = render_frames(world, FrameConfig(camera=camera, T_frame_event=T), seed, index, t_us)
+    return View("0", camera, frames.t_us, tuple(encoded(image, "JPEG") for image in frames.images))
 
 
 def _statistics(clip: Clip, config: ClipConfig) -> dict[str, float]:

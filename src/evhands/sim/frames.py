@@ -33,7 +33,7 @@ class FrameConfig:
     exposure_us: tuple[float, float] = (2000.0, 25_000.0)
     """Log-uniform, drawn once a clip."""
     exposure_stops: tuple[float, float] = (-0.7, 0.5)
-    """How far the exposure is from the right one, in powers of two; scenes of type highlight get 1.5 more."""
+    """How far the exposure is from the right one, in powers of two; scenes of type highlight get 0.4 more."""
     shot_noise: float = 0.01
     """Standard deviation at white, where white is 1; it falls with the root of the light."""
     read_noise: float = 0.004
@@ -53,26 +53,30 @@ class Frames:
     T_frame_event: np.ndarray
 
 
-def render_frames(world: World, config: FrameConfig, seed: int, index: int) -> Frames:
-    """All frames whose exposure lies within the clip; the same ones for the same (world, config, seed, index)."""
+def render_frames(world: World, config: FrameConfig, seed: int, index: int, t_us: np.ndarray | None = None) -> Frames:
+    """All frames whose exposure lies within the clip; the same ones for the same (world, config, seed, index).
+
+    t_us: the middles of the exposures (n,) int64, where the rate of the configuration is not wanted.
+    """
     rng = np.random.default_rng((seed, index, 3))
     exposure = float(np.exp(rng.uniform(*np.log(config.exposure_us))))
     exposure = min(exposure, 0.9e6 / config.fps)
-    stops = rng.uniform(*config.exposure_stops) + (1.5 if world.lamp.kind == "highlight" else 0.0)
+    stops = rng.uniform(*config.exposure_stops) + (0.4 if world.lamp.kind == "highlight" else 0.0)
     tints, behind = _tints(world, rng)
-    count = math.floor((world.config.duration_us - exposure) * 1e-6 * config.fps) + 1
-    middle = np.round((np.arange(max(count, 0)) * 1e6 / config.fps) + exposure / 2).astype(np.int64)
+    if t_us is None:
+        count = math.floor((world.config.duration_us - exposure) * 1e-6 * config.fps) + 1
+        t_us = np.round((np.arange(max(count, 0)) * 1e6 / config.fps) + exposure / 2).astype(np.int64)
     camera = config.camera or world.camera
     T = np.eye(4) if config.T_frame_event is None else np.asarray(config.T_frame_event, np.float64)
     view = _View(world, camera, T, tints, behind)
     white = float(np.quantile(world.backdrop.picture, 0.9)) * 0.5 + 0.25
-    images = np.empty((len(middle), camera.size[1], camera.size[0], 3), np.uint8)
-    for k, t_us in enumerate(middle):
-        light = view.exposed(t_us - exposure / 2, t_us + exposure / 2) * (2.0**stops / white * 0.7)
+    images = np.empty((len(t_us), camera.size[1], camera.size[0], 3), np.uint8)
+    for k, middle in enumerate(t_us):
+        light = view.exposed(middle - exposure / 2, middle + exposure / 2) * (2.0**stops / white * 0.7)
         spread = np.sqrt(config.shot_noise**2 * np.maximum(light, 0) + config.read_noise**2)
         noisy = light + spread * rng.standard_normal(light.shape, np.float32)
         images[k] = np.rint(255 * _srgb(np.clip(noisy, 0, 1)))
-    return Frames(middle, exposure, images, camera, T)
+    return Frames(t_us, exposure, images, camera, T)
 
 
 def _srgb(light: np.ndarray) -> np.ndarray:

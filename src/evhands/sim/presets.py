@@ -142,7 +142,9 @@ def clip_of(preset: PresetName, seed: int, index: int, shares: TrainShares) -> t
         return clip_of_testset(index)
     if preset == "evrealhands":
         name, light, style = TEST_BUCKETS[index % len(TEST_BUCKETS)]
-        config = replace(_ONE_SECOND, duration_us=4_000_000, orientation="wide", motion=motion_of(style))
+        config = replace(
+            _ONE_SECOND, duration_us=4_000_000, label_rate_hz=15.0, orientation="wide", motion=motion_of(style)
+        )
         return f"{index:04d}-{name}", replace(config, scene=SceneConfig(light=light))
     simple: dict[str, Callable[[], ClipConfig]] = {
         "demo": lambda: DEMO,
