@@ -291,6 +291,8 @@ def test_without_the_name_of_a_hand_model_a_file_is_mano(tmp_path: Path) -> None
     with pytest.raises(InputError, match="MANO_RIGHT"):
         layout.write_sequence(tmp_path / "0", wanted)
     layout.write_sequence(tmp_path / "0", wanted, hand=mano)
+    layout.write_sequence(tmp_path / "open", recording, hand=mano)  # a MANO that is at hand is no reason to use it
+    _same_recording(layout.read_sequence(tmp_path / "open", hand=mano), recording)
     _edit(tmp_path / "0" / "annot.json", "hand_model", DELETED)
     with pytest.raises(InputError, match="MANO_RIGHT"):
         layout.read_sequence(tmp_path / "0")

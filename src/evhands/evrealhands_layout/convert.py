@@ -44,7 +44,7 @@ def _f32(values: Any) -> np.ndarray:
 
 def hand_named(name: str, side: Side, given: HandModel | None) -> HandModel:
     """The hand model of that name and side: the open hand is at hand, any other must be given (of either side)."""
-    if name == "open" and given is None:
+    if name == "open" and (given is None or given.name != name):
         return load_hand("open", side)
     if given is None or given.name != name:
         found = "no hand model was given" if given is None else f"the hand model given is '{given.name}'"
