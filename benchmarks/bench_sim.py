@@ -55,9 +55,8 @@ def main() -> None:
         cost = [_seconds(lambda job=job: _write(job)) for job in jobs]
         _describe([job.path for job in jobs])
         clock, processor = np.sum(cost, axis=0)
-        print(
-            f"  one process   {CLIPS / clock:6.2f} simulated s a second, {CLIPS / processor:6.2f} of the processor; limit 4.5"
-        )
+        speeds = f"{CLIPS / clock:6.2f} simulated s a second, {CLIPS / processor:6.2f} of the processor"
+        print(f"  one process   {speeds}; limit 4.5")
         print(f"    median of the recordings {1 / np.median([c for c, _ in cost]):6.2f}, {_memory_mb():.0f} MB")
         _profile()
         print(f"  two processes {_two_processes(Path(folder) / 'two'):6.2f} simulated s a second; limit 8")
@@ -80,10 +79,11 @@ def _describe(paths: list[Path]) -> None:
     rows = [read_recording(path).meta for path in paths]
     statistics = [row["statistics"] for row in rows]
     area = [(draw_world(SERIES.clip(i)[1], SERIES.seed, i).mask(500_000) == 0).mean() for i in range(0, len(paths), 4)]
+    speed = np.mean([s["joint_px_s"] for s in statistics])
+    rate = np.mean([s["events"] / s["seconds"] for s in statistics]) / 1e6
     print(
-        f"{len(paths)} recordings of 1 s, 346x260, davis346, truth at 100 Hz, one thread: joints move "
-        f"{np.mean([s['joint_px_s'] for s in statistics]):.0f} px/s, the hand covers {100 * np.mean(area):.1f} % of the "
-        f"image, {np.mean([s['events'] / s['seconds'] for s in statistics]) / 1e6:.2f} Mev and "
+        f"{len(paths)} recordings of 1 s, 346x260, davis346, truth at 100 Hz, one thread: joints move {speed:.0f} px/s, "
+        f"the hand covers {100 * np.mean(area):.1f} % of the image, {rate:.2f} Mev and "
         f"{np.mean([row['renders'] for row in rows]):.0f} images a simulated second"
     )
 

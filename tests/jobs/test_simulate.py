@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evhands.evrealhands_layout import read_index, read_sequence
 from evhands.jobs.simulate import simulate
 from evhands.recording import read_recording
 from evhands.sim.config import TEST_SUBJECTS
@@ -64,6 +65,31 @@ def test_every_preset_gives_events_and_truth(preset: PresetName, tmp_path: Path)
     assert len(recording.events) > 0
     assert recording.joints_m is not None
     assert np.isfinite(recording.joints_m).all()
+
+
+@pytest.mark.slow
+def test_the_evrealhands_preset_writes_its_layout_too(tmp_path: Path) -> None:
+    simulate(tmp_path, preset="evrealhands", seconds=0.4, seed=5)
+    (path,) = tmp_path.glob("*.h5")
+    ours, theirs = read_recording(path), read_sequence(tmp_path / "layout" / path.stem)
+    assert ours.joints_m is not None
+    assert theirs.joints_m is not None
+    np.testing.assert_allclose(theirs.joints_m, ours.joints_m, atol=1e-5)
+    assert theirs.pose_t_us is not None
+    np.testing.assert_allclose(theirs.pose_t_us, ours.pose_t_us, atol=1)
+    np.testing.assert_array_equal(theirs.events.t_us, ours.events.t_us)
+    assert len(theirs.views[0].frames) == len(ours.views[0].frames) > 0
+    assert read_index(tmp_path / "layout").sequences()
+
+
+def test_two_hands_are_both_written(tmp_path: Path) -> None:
+    simulate(tmp_path / "two.h5", preset="two-hands", seconds=0.1)
+    recording = read_recording(tmp_path / "two.h5")
+    assert recording.pose is not None
+    assert recording.other is not None
+    assert (recording.pose.side, recording.other.pose.side) == ("right", "left")
+    assert recording.joints_m is not None
+    assert recording.other.joints_m.shape == recording.joints_m.shape
 
 
 def test_the_test_set_holds_every_bucket_of_both_halves() -> None:
