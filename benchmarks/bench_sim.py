@@ -82,8 +82,8 @@ def _describe(paths: list[Path]) -> None:
     speed = np.mean([s["joint_px_s"] for s in statistics])
     rate = np.mean([s["events"] / s["seconds"] for s in statistics]) / 1e6
     print(
-        f"{len(paths)} recordings of 1 s, 346x260, davis346, truth at 100 Hz, one thread: joints move {speed:.0f} px/s, "
-        f"the hand covers {100 * np.mean(area):.1f} % of the image, {rate:.2f} Mev and "
+        f"{len(paths)} recordings of 1 s, 346x260, davis346, truth at 100 Hz, one thread: joints move "
+        f"{speed:.0f} px/s, the hand covers {100 * np.mean(area):.1f} % of the image, {rate:.2f} Mev and "
         f"{np.mean([row['renders'] for row in rows]):.0f} images a simulated second"
     )
 

@@ -107,8 +107,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--out", type=Path, default=Path("docs/images"))
     out = parser.parse_args().out
-    Image.fromarray(scenes()).quantize(128).save(out / "simulated-scenes.png", optimize=True)
-    print(f"Wrote {out / 'simulated-scenes.png'}")
+    Image.fromarray(scenes()).save(out / "simulated-scenes.jpg", quality=82)
+    print(f"Wrote {out / 'simulated-scenes.jpg'}")
     real = Path(os.environ.get("EVHANDS_SHARED", "../shared")) / "real"
     if real.exists():
         Image.fromarray(beside_real(real)).quantize(64).save(out / "simulated-beside-real.png", optimize=True)
