@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 import numpy as np
@@ -223,13 +223,18 @@ def _draw_fingers(
         keys = open_hand.sample_natural_angles(rng, len(times))[:, indices]
         for k in range(1, len(times)):
             reach = 0.0 if rng.random() < config.hold_share else speed * (times[k] - times[k - 1]) / PEAK
-            low, high = open_hand.ANGLE_LIMITS[indices].T
-            keys[k] = walk(
-                keys[k - 1], keys[k], _mean_angles()[indices], reach,
-                lambda old, new: float(np.abs(new - old).max()), lambda x, low=low, high=high: np.clip(x, low, high),
-            )  # fmt: skip
+            within = partial(_within, open_hand.ANGLE_LIMITS[indices])
+            keys[k] = walk(keys[k - 1], keys[k], _mean_angles()[indices], reach, _largest_change, within)
         fingers.append((indices, Track(times, keys)))
     return tuple(fingers)
+
+
+def _largest_change(old: np.ndarray, new: np.ndarray) -> float:
+    return float(np.abs(new - old).max())
+
+
+def _within(limits: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    return np.clip(angles, *limits.T)
 
 
 def _draw_gestures(config: MotionConfig, duration_s: float, rng: np.random.Generator) -> tuple[Track, tuple[str, ...]]:
