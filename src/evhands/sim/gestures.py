@@ -33,6 +33,7 @@ _THUMBS = {
     "up": (-18, -14, -10, -8, -14),
     "beside": (6, -18, 0, 4, 2),  # along the side of the palm
     "across": (28, 10, 24, 36, 40),
+    "around": (24, 22, 26, 24, 30),  # about a handle
     "tucked": (40, 2, 20, 46, 30),
     "opposed": (22, 26, 34, 8, 8),
     "relaxed": (8, 2, 8, 12, 14),
@@ -57,8 +58,8 @@ def _gesture(curls: str, thumb: str, spread: str | tuple[int, ...] = "together")
     return _angles(tuple(_CURLS[letter] for letter in curls), _THUMBS[thumb], degrees)
 
 
-_FIST, _LOW, _NEAR = (84, 98, 62), (4, 5, 3), (14, 16, 9)
-"""A closed finger, one that stands up beside a pinch, and one that its pinching neighbour pulls along."""
+_FIST, _EASY, _LOW, _NEAR = (84, 98, 62), (24, 30, 18), (4, 5, 3), (14, 16, 9)
+"""A finger that is closed, at ease, standing up beside a pinch, or pulled along by its pinching neighbour."""
 
 TOUCHING: dict[str, tuple[int, ...]] = {
     "pinch_index": (1,),
@@ -71,7 +72,7 @@ TOUCHING: dict[str, tuple[int, ...]] = {
     "pinch_ring_relaxed": (3,),
     "ok": (1,),
     "tripod": (1, 2),
-    "purse": (1, 2, 3),
+    "purse": (1, 2),
     "seven": (1, 2),
     "letter_d": (2,),
 }
@@ -83,13 +84,13 @@ _TOUCHING_ANGLES = {
     "pinch_ring": _angles((_LOW, _NEAR, (57, 36, 22), _NEAR), (42, 22, 31, 22, 12), (4, 0, -14, 5)),
     "pinch_little": _angles((_LOW, _LOW, _NEAR, (55, 37, 23)), (44, 16, 18, 41, 18), (4, 0, 3, -11)),
     "pinch_index_closed": _angles(((48, 41, 25), *[(72, 88, 54)] * 3), (33, 11, 38, 12, 9), (-3, 0, -2, -4)),
-    "pinch_index_relaxed": GESTURES["pinch"],
-    "pinch_middle_relaxed": GESTURES["pinch_middle"],
-    "pinch_ring_relaxed": GESTURES["pinch_ring"],
-    "ok": GESTURES["ok"],
-    "tripod": _angles(((52, 35, 22), (53, 38, 23), (58, 62, 36), (62, 66, 38)), (42, 11, 39, 9, -3), (-8, 10, -4, -8)),
-    "purse": _angles(((60, 35, 21), (58, 36, 22), (56, 36, 22), (58, 34, 20)), (43, 20, 31, 20, 8), (-10, 4, -12, -12)),
-    "seven": _angles(((70, 17, 10), (66, 26, 17), _FIST, _FIST), (37, 19, 22, 21, 5), (-7, 6, -4, -9)),
+    "pinch_index_relaxed": _angles(((48, 41, 25), *[_EASY] * 3), (33, 11, 38, 12, 9), (-3, 0, -2, -4)),
+    "pinch_middle_relaxed": _angles((_EASY, (57, 38, 23), _EASY, _EASY), (40, 19, 40, 14, 7), (-3, 9, -2, -4)),
+    "pinch_ring_relaxed": _angles((_EASY, _EASY, (57, 36, 22), (34, 36, 20)), (42, 22, 31, 22, 12), (-2, 0, -14, -4)),
+    "ok": _angles(((48, 41, 25), (4, 4, 2), (-6, 0, 0), (-6, 0, 0)), (33, 11, 38, 12, 9), (-3, 0, 9, 13)),
+    "tripod": _angles(((53, 36, 22), (53, 40, 25), (58, 62, 36), (62, 66, 38)), (42, 11, 36, 11, -1), (0, 6, -4, -8)),
+    "purse": _angles(((60, 34, 21), (58, 37, 23), (56, 36, 22), (58, 34, 20)), (39, 20, 32, 17, 6), (-2, 3, 0, -6)),
+    "seven": _angles(((69, 21, 13), (65, 31, 19), _FIST, _FIST), (35, 21, 20, 20, 4), (-1, 4, -4, -9)),
     "letter_d": _angles(((2, 2, 1), (53, 47, 29), (62, 50, 32), (60, 52, 32)), (38, 20, 33, 20, 19), (0, 2, -4, -9)),
 }
 
@@ -107,13 +108,13 @@ LIBRARY: dict[str, np.ndarray] = {
     # pointing and common signs
     "point": _gesture("shhh", "relaxed"),
     "thumbs_up": _gesture("ffff", "up"),
-    "victory": _gesture("ssff", "tucked", (14, -10, -4, -8)),
+    "victory": _gesture("ssff", "across", (14, -10, -4, -8)),
     "call_me": _gesture("hhhs", "out", (-4, 0, -2, 10)),
     "horns": _gesture("sffs", "across", (4, 0, -4, 4)),
     "stop": _gesture("oooo", "beside"),
     "relaxed": GESTURES["relaxed"],
     # grasps
-    "power": _gesture("hhhh", "across"),
+    "power": _gesture("hhhh", "around"),
     "cylinder": GESTURES["grasp_cylinder"],
     "sphere": GESTURES["grasp_sphere"],
     "disc": _gesture("xxxx", "opposed", "apart"),
@@ -129,11 +130,11 @@ LIBRARY: dict[str, np.ndarray] = {
     "letter_e": _gesture("xxxx", "tucked"),
     "letter_g": _gesture("thhh", "beside"),
     "letter_h": _gesture("tthh", "beside"),
-    "letter_i": _gesture("fffs", "across", "even"),
+    "letter_i": _gesture("fffs", "across"),
     "letter_k": _gesture("stff", "beside", (6, 0, -4, -8)),
     "letter_l": _gesture("sfff", "up", "even"),
-    "letter_r": _gesture("dbff", "tucked", (-15, 8, -4, -8)),
-    "letter_u": _gesture("ssff", "tucked"),
+    "letter_r": _gesture("dbff", "across", (-15, 8, -4, -8)),
+    "letter_u": _gesture("ssff", "across"),
     "letter_w": _gesture("sssf", "tucked", "apart"),
     "letter_x": _gesture("kfff", "across"),
     "letter_y": _gesture("fffo", "out", (-6, 0, -4, 14)),

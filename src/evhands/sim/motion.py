@@ -221,17 +221,20 @@ def _draw_fingers(
     for indices in groups:
         times = keyframe_times(config.keyframe_s, duration_s, rng)
         keys = open_hand.sample_natural_angles(rng, len(times))[:, indices]
-        low, high = open_hand.ANGLE_LIMITS[indices].T
         for k in range(1, len(times)):
             reach = 0.0 if rng.random() < config.hold_share else speed * (times[k] - times[k - 1]) / PEAK
-            limited = partial(np.clip, a_min=low, a_max=high)
-            keys[k] = walk(keys[k - 1], keys[k], _mean_angles()[indices], reach, _greatest_change, limited)
+            within = partial(_within, open_hand.ANGLE_LIMITS[indices])
+            keys[k] = walk(keys[k - 1], keys[k], _mean_angles()[indices], reach, _largest_change, within)
         fingers.append((indices, Track(times, keys)))
     return tuple(fingers)
 
 
-def _greatest_change(old: np.ndarray, new: np.ndarray) -> float:
+def _largest_change(old: np.ndarray, new: np.ndarray) -> float:
     return float(np.abs(new - old).max())
+
+
+def _within(limits: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    return np.clip(angles, *limits.T)
 
 
 def _draw_gestures(config: MotionConfig, duration_s: float, rng: np.random.Generator) -> tuple[Track, tuple[str, ...]]:
