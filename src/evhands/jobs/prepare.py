@@ -16,6 +16,7 @@ from evhands.data.shards import LabelledClip, ShardConfig, write_shard
 from evhands.files import replacing
 from evhands.sim.generate import ClipConfig, simulate_clip
 from evhands.sim.motion import MotionConfig
+from evhands.sim.sensor import SENSORS
 from evhands.types import InputError
 
 VALIDATION_SUBJECTS = (1_000_100, 1_000_200)
@@ -28,6 +29,7 @@ def prepare(
     val_clips: int = 512,
     wide: float = 0.2,
     fingers: float = 0.2,
+    video: float = 0.15,
     seed: int = 0,
     workers: int = 1,
 ) -> None:
@@ -42,13 +44,17 @@ def prepare(
         val_clips: validation clips, all in the frontal range.
         wide: share of the training clips with orientations far from frontal.
         fingers: share of the training clips in which little but the fingers moves.
+        video: share of the training clips whose events come from frames, as `evhands convert` makes them of a video.
         seed: clip i is a function of (seed, i) alone.
         workers: processes; one a core.
     """
     config = ShardConfig()
-    if min(wide, fingers) < 0 or wide + fingers > 1:
-        raise InputError(f"Found the shares --wide {wide} and --fingers {fingers}: wanted both >= 0, together <= 1.")
-    kinds = clip_kinds(wide, fingers)
+    if min(wide, fingers, video) < 0 or wide + fingers > 1 or video > 1:
+        raise InputError(
+            f"Found the shares --wide {wide}, --fingers {fingers} and --video {video}: wanted all >= 0, the first two "
+            "together <= 1, and the last <= 1."
+        )
+    kinds = clip_kinds(wide, fingers, video)
     jobs = [("val", k) for k in range(_shards(val_clips, config))] + [
         ("train", k) for k in range(_shards(clips, config))
     ]
@@ -62,8 +68,8 @@ def prepare(
     print(f"Wrote {len(jobs)} shards to {out}. Next: evhands train RUN --data {out}")
 
 
-def clip_kinds(wide: float, fingers: float) -> list[tuple[ClipConfig, float]]:
-    """The kinds of clips that training mixes, with their shares.
+def clip_kinds(wide: float, fingers: float, video: float) -> list[tuple[ClipConfig, float]]:
+    """The kinds of clips that training mixes, with their shares; the share `video` of each comes as a converted video.
 
     Frontal and `wide` orientations move as the simulator's defaults do; in the share `fingers` the hand nearly stands
     still while its fingers move, which makes few events and leaves most of the hand unseen.
@@ -71,11 +77,14 @@ def clip_kinds(wide: float, fingers: float) -> list[tuple[ClipConfig, float]]:
     frontal = ClipConfig(duration_us=540_000, step_px=1.0)
     quiet = replace(frontal.sensor, shot_noise_hz=(0.0, 0.1))
     still = MotionConfig(peak_speed=(0.003, 0.08), peak_turn=(0.02, 0.8), hold_share=0.4, wobble_m=(0.0002, 0.003))
-    return [
+    kinds = [
         (frontal, 1 - wide - fingers),
         (replace(frontal, orientation="wide"), wide),
         (replace(frontal, motion=still, sensor=quiet), fingers),
     ]
+    converted = replace(SENSORS["ideal"], threshold=(0.13, 0.3), mismatch=(0.03, 0.03), dark=0.01)
+    videos = [(replace(kind, sensor=converted, video_fps=30.0), share * video) for kind, share in kinds]
+    return [*((kind, share * (1 - video)) for kind, share in kinds), *videos]
 
 
 def _shards(clips: int, config: ShardConfig) -> int:
@@ -111,7 +120,8 @@ def _made(
     workers: int,
 ) -> Iterator[Path]:
     # Validation: frontal clips with the simulator's usual motion, of other subjects and another series of clips.
-    held_out = [(replace(kinds[0][0], subjects=VALIDATION_SUBJECTS), 1.0)]
+    usual = replace(kinds[0][0], subjects=VALIDATION_SUBJECTS)
+    held_out = [(usual, 1.0)]
     series = {"train": (seed, kinds), "val": (seed + 1_000_003, held_out)}
     todo = [_Job(out / split, number, config, *series[split]) for split, number in jobs]
     if workers == 1:

@@ -43,6 +43,8 @@ class ClipConfig:
     motion: MotionConfig = field(default_factory=MotionConfig)
     scene: SceneConfig = field(default_factory=SceneConfig)
     sensor: SensorConfig = SENSORS["davis346"]
+    video_fps: float = 0.0
+    """Above 0, the events are those of a video with so many frames a second, converted as `evhands.sim.video` does."""
     step_px: float = 0.7
     """Images are drawn at least each time the fastest joint has moved this far."""
     step_us: float = 8000.0

@@ -76,7 +76,10 @@ def film(world: World, seed: int, index: int) -> Clip:
     """What a sensor of the world's configuration, drawn for (seed, index), sees of it."""
     config = world.config
     sensor = draw_sensor(config.sensor, config.size, np.random.default_rng((seed, index, 2)))
-    times, _, _ = needed_times(world)
+    if config.video_fps > 0:
+        times = np.round(np.arange(0, config.duration_us, 1e6 / config.video_fps)).astype(np.int64)
+    else:
+        times, _, _ = needed_times(world)
     events = watch(world, sensor, times, np.random.default_rng((seed, index, 1))).take()
     count = int(config.duration_us * 1e-6 * config.label_rate_hz + 1e-9)
     label_t_us = np.round(np.arange(1, count + 1) * 1e6 / config.label_rate_hz).astype(np.int64)
@@ -96,6 +99,7 @@ def watch(world: World, sensor: Sensor, times: np.ndarray, rng: np.random.Genera
     gains = world.lamp.gain(times * 1e-6)
     whole: Box = (0, 0, *world.camera.size)
     previous = None
+    shown = seen_background(wall)
     for start in range(0, len(times), _POSES_AT_ONCE):
         t_us = times[start : start + _POSES_AT_ONCE]
         vertices = world.vertices(t_us)
@@ -107,10 +111,28 @@ def watch(world: World, sensor: Sensor, times: np.ndarray, rng: np.random.Genera
             light = render(vertices[i], pixels[i], world.faces, world.look, sensor.dark, wall, box, gain)
             if previous is None:
                 eye.settle(light, box)
+                shown[box[1] : box[3], box[0] : box[2]] = light
+            elif world.config.video_fps > 0:
+                shown = _fade(eye, shown, light, box, (int(times[start + i - 1]), int(t_us[i])))
             else:
                 eye.expose(light, box, int(t_us[i]))
             previous = boxes[i]
     return eye
+
+
+def _fade(eye: EventSensor, shown: np.ndarray, light: np.ndarray, box: Box, span_us: tuple[int, int]) -> np.ndarray:
+    """Cross-fade linear light from one video frame to the next inside a box, as `evhands.sim.video` does.
+
+    shown: logarithm of light (height, width) of the frame before; returns that of the new one.
+    """
+    inside = np.s_[box[1] : box[3], box[0] : box[2]]
+    before, after = np.exp(shown[inside]), np.exp(light)
+    for t_us in np.linspace(*span_us, 13)[1:]:
+        share = np.float32((t_us - span_us[0]) / (span_us[1] - span_us[0]))
+        eye.expose(np.log(before + share * (after - before)), box, round(t_us))
+    new = shown.copy()
+    new[inside] = light
+    return new
 
 
 class _Walls:
