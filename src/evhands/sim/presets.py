@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from evhands.sim.config import CAMERAS, TEST_SUBJECTS, ClipConfig
-from evhands.sim.motion import MotionConfig, Orientation
+from evhands.sim.motion import SPEEDS, MotionConfig, Orientation
 from evhands.sim.scenery import LightType, SceneConfig
 
 PresetName = Literal["demo", "train", "testset", "fast", "ego", "two-hands", "evrealhands"]
@@ -44,9 +44,7 @@ LIVELY = MotionConfig(
     keyframe_s=(0.15, 0.8), hold_share=0.1, peak_speed=(0.3, 3.0), peak_turn=(1.0, 20.0), finger_speed=(2.0, 25.0)
 )
 """The usual motion of training: nobody needs to learn much from hands that hardly move."""
-FAST = MotionConfig(
-    keyframe_s=(0.12, 0.6), hold_share=0.05, peak_speed=(1.5, 4.0), peak_turn=(8.0, 25.0), finger_speed=(10.0, 30.0)
-)
+FAST = SPEEDS["fast"]
 TEST_BUCKETS: tuple[tuple[str, LightType, str], ...] = (
     ("normal_fixed", "normal", "fixed"),
     ("normal_random", "normal", "random"),
@@ -65,7 +63,7 @@ TEST_SEED = 20_260_101
 
 def motion_of(style: str) -> MotionConfig:
     """The motion of a bucket: fixed, random or fast."""
-    return {"fixed": MotionConfig(style="fixed"), "random": MotionConfig(), "fast": FAST}[style]
+    return FAST if style == "fast" else replace(SPEEDS["normal"], style="fixed" if style == "fixed" else "random")
 
 
 def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
