@@ -60,7 +60,7 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("preset", ["fast", "ego", "two-hands", "evrealhands"])
 def test_every_preset_gives_events_and_truth(preset: PresetName, tmp_path: Path) -> None:
     out = tmp_path / "a.h5"
-    simulate(out, preset=preset, seconds=0.05, seed=3)
+    simulate(out, preset=preset, seconds=0.15, seed=3)
     recording = read_recording(out)
     assert len(recording.events) > 0
     assert recording.joints_m is not None

@@ -218,7 +218,7 @@ def _write(job: Job) -> int:
         job.path, clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m, clip.boxes_px, meta,
         views=views, tags=_tags(clip, config), other=others[0] if others else None,
     )  # fmt: skip
-    if series.preset == "evrealhands":
+    if series.preset == "evrealhands" and not job.length_us:
         layout = job.path.parent / "layout" / job.path.stem
         if not layout.exists():
             write_sequence(layout, on_layout_clock(read_recording(job.path)))
