@@ -45,7 +45,7 @@ class ClipConfig:
     sensor: SensorConfig = SENSORS["davis346"]
     video_fps: float = 0.0
     """Above 0, the events are those of a video with so many frames a second, converted as `evhands.sim.video` does."""
-    step_px: float = 0.7
+    step_px: float = 0.5
     """Images are drawn at least each time the fastest joint has moved this far."""
     step_us: float = 8000.0
     """... and at least this often."""
