@@ -12,7 +12,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from evhands.data.shards import ShardPool
+from evhands.data.shards import Pool
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.detector import STRIDE, Detector, DetectorConfig, detector_losses
 from evhands.models.small import Decoded, SmallConfig, SmallEstimator, SmallOutput
@@ -58,14 +58,14 @@ class Task(nn.Module, ABC):
     model: nn.Module
 
     @abstractmethod
-    def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
+    def sample(self, pool: Pool, rng: np.random.Generator) -> Tensors:
         """An augmented training batch of about `config.images` images, all drawn by `rng`."""
 
     @abstractmethod
     def forward(self, batch: Tensors) -> Tensors: ...
 
     @abstractmethod
-    def figures(self, model: nn.Module, pool: ShardPool) -> dict[str, float]:
+    def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
         """Figures of merit of `model` (in evaluation mode) over all rows of a pool."""
 
 
@@ -80,7 +80,7 @@ class SmallTask(Task):
         self.config = config
         self.model = SmallEstimator(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
+    def sample(self, pool: Pool, rng: np.random.Generator) -> Tensors:
         count = int(rng.choice(self.config.windows))
         rows = self._drawn(pool, max(self.config.images // count, 4), rng)
         total = rows["lnes"].shape[1]
@@ -88,7 +88,7 @@ class SmallTask(Task):
         first = rng.integers(0, total - step * (count - 1))
         return self.batch(rows, first + step * np.arange(count), rng)
 
-    def _drawn(self, pool: ShardPool, count: int, rng: np.random.Generator) -> np.ndarray:
+    def _drawn(self, pool: Pool, count: int, rng: np.random.Generator) -> np.ndarray:
         """Rows at random, those of turned hands more rarely."""
         rows = pool.take(rng.integers(0, len(pool), 2 * count))
         kept = frontal(rows["orientation"][:, 0]) | (rng.random(len(rows)) < self.config.turned_share)
@@ -124,7 +124,7 @@ class SmallTask(Task):
         return small_losses(output, decoded, target)
 
     @torch.inference_mode()
-    def figures(self, model: nn.Module, pool: ShardPool) -> dict[str, float]:
+    def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
         """MPJPE and PA-MPJPE in millimetres over all windows, and of the heat maps in pixels."""
         assert isinstance(model, SmallEstimator)
         errors: dict[str, list[np.ndarray]] = {"mpjpe_mm": [], "pa_mpjpe_mm": [], "uv_px": []}
@@ -156,7 +156,7 @@ class DetectorTask(Task):
         self.config = config
         self.model = Detector(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def sample(self, pool: ShardPool, rng: np.random.Generator) -> Tensors:
+    def sample(self, pool: Pool, rng: np.random.Generator) -> Tensors:
         return self.batch(pool.take(rng.integers(0, len(pool), self.config.images // 2)), rng)
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
@@ -172,7 +172,7 @@ class DetectorTask(Task):
         return detector_losses(self.model(batch["image"]), batch["box"])
 
     @torch.inference_mode()
-    def figures(self, model: nn.Module, pool: ShardPool) -> dict[str, float]:
+    def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
         """Median distance of the centre in hand extents, share within half an extent, median ratio of the extent."""
         place, ratio = [], []
         for rows in row_batches(pool, 64):
@@ -224,7 +224,7 @@ def moved(images: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tu
     return shifted, boxes
 
 
-def row_batches(pool: ShardPool, size: int) -> Iterator[np.ndarray]:
+def row_batches(pool: Pool, size: int) -> Iterator[np.ndarray]:
     """All rows of a pool in order."""
     for first in range(0, len(pool), size):
         yield pool.take(np.arange(first, min(first + size, len(pool))))

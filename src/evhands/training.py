@@ -22,18 +22,37 @@ from lightning.fabric.loggers import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from evhands.data.shards import ShardPool
+from evhands.data.shards import Pool, ShardPool
 from evhands.files import replacing
 from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
 from evhands.recipes import RECIPES, TrainConfig
 from evhands.types import InputError
 
 
-def train(config: TrainConfig, recipe: str, data: Path, out: Path, *, device: str = "auto", command: str = "") -> Path:
-    """Train a recipe on the shards of `data`/train, validate on `data`/val; returns the path of the averaged model."""
+@dataclasses.dataclass(frozen=True)
+class TrainData:
+    """What a run learns from and is validated on, and what is written of them into the checkpoint."""
+
+    train: Pool
+    held_out: Pool
+    card: dict[str, Any]
+
+
+def train(
+    config: TrainConfig,
+    recipe: str,
+    data: Path | TrainData,
+    out: Path,
+    *,
+    device: str = "auto",
+    command: str = "",
+) -> Path:
+    """Train a recipe on a folder's shards (`data`/train, validated on `data`/val), or on rows given; returns the path
+    of the averaged model."""
     fabric = Fabric(accelerator=device, devices=1, loggers=[TensorBoardLogger(out, name="", version="")])
     fabric.seed_everything(config.seed, verbose=False)
-    pool, held_out = _pools(data)
+    data = data if isinstance(data, TrainData) else _shards(data)
+    pool, held_out = data.train, data.held_out
     task = RECIPES[recipe][1](config)
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     step, optimizer = fabric.setup(task, optimizer)
@@ -67,7 +86,7 @@ def train(config: TrainConfig, recipe: str, data: Path, out: Path, *, device: st
             _save(out, task.model, average, optimizer, progress)
     figures = task.figures(average, held_out)
     meta = CheckpointMeta(
-        data={"train_clips": len(pool), "val_clips": len(held_out), **_data_card(data), **progress},
+        data={"train_clips": len(pool), "val_clips": len(held_out), **data.card, **progress},
         seed=config.seed,
         command=command,
         figures=figures,
@@ -92,14 +111,14 @@ def _optimise(
     return {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}
 
 
-def _pools(data: Path) -> tuple[ShardPool, ShardPool]:
-    pools = ShardPool(data / "train"), ShardPool(data / "val")
-    if not all(len(pool) for pool in pools):
+def _shards(folder: Path) -> TrainData:
+    data = TrainData(ShardPool(folder / "train"), ShardPool(folder / "val"), _data_card(folder))
+    if not (len(data.train) and len(data.held_out)):
         raise InputError(
-            f"{data} holds {len(pools[0])} training and {len(pools[1])} validation clips, wanted some of both. "
-            f"Make them with: evhands prepare {data}"
+            f"{folder} holds {len(data.train)} training and {len(data.held_out)} validation clips, wanted some of "
+            f"both. Make them with: evhands prepare {folder}"
         )
-    return pools
+    return data
 
 
 def _share(config: TrainConfig, progress: dict[str, Any]) -> float:

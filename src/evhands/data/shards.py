@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -123,6 +124,16 @@ def write_shard(
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, rows)
     return path
+
+
+class Pool(Protocol):
+    """Rows of clips by number, which may become more: what a training draws from."""
+
+    def refresh(self) -> int: ...
+
+    def __len__(self) -> int: ...
+
+    def take(self, indices: np.ndarray) -> np.ndarray: ...
 
 
 class ShardPool:

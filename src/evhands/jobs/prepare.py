@@ -5,21 +5,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evhands import __version__
 from evhands.data.shards import LabelledClip, ShardConfig, write_shard
 from evhands.files import replacing
-from evhands.sim.generate import ClipConfig, simulate_clip
-from evhands.sim.motion import MotionConfig
-from evhands.sim.sensor import SENSORS
+from evhands.simulated_rows import VALIDATION_SEED, VALIDATION_SUBJECTS, Kinds, clip_kinds, held_out_kinds, make_clip
 from evhands.types import InputError
-
-VALIDATION_SUBJECTS = (1_000_100, 1_000_200)
 
 
 def prepare(
@@ -68,30 +63,11 @@ def prepare(
     print(f"Wrote {len(jobs)} shards to {out}. Next: evhands train RUN --data {out}")
 
 
-def clip_kinds(wide: float, fingers: float, video: float) -> list[tuple[ClipConfig, float]]:
-    """The kinds of clips that training mixes, with their shares; the share `video` of each comes as a converted video.
-
-    Frontal and `wide` orientations move as the simulator's defaults do; in the share `fingers` the hand nearly stands
-    still while its fingers move, which makes few events and leaves most of the hand unseen.
-    """
-    frontal = ClipConfig(duration_us=540_000, step_px=1.0)
-    quiet = replace(frontal.sensor, shot_noise_hz=(0.0, 0.1))
-    still = MotionConfig(peak_speed=(0.003, 0.08), peak_turn=(0.02, 0.8), hold_share=0.4, wobble_m=(0.0002, 0.003))
-    kinds = [
-        (frontal, 1 - wide - fingers),
-        (replace(frontal, orientation="wide"), wide),
-        (replace(frontal, motion=still, sensor=quiet), fingers),
-    ]
-    converted = replace(SENSORS["ideal"], threshold=(0.13, 0.3), mismatch=(0.03, 0.03), dark=0.01)
-    videos = [(replace(kind, sensor=converted, video_fps=30.0), share * video) for kind, share in kinds]
-    return [*((kind, share * (1 - video)) for kind, share in kinds), *videos]
-
-
 def _shards(clips: int, config: ShardConfig) -> int:
     return -(-clips // config.clips_per_shard)
 
 
-def _write_card(out: Path, config: ShardConfig, seed: int, kinds: list[tuple[ClipConfig, float]]) -> None:
+def _write_card(out: Path, config: ShardConfig, seed: int, kinds: Kinds) -> None:
     card = {
         "simulator": [{"share": share, **asdict(kind)} for kind, share in kinds], "shards": asdict(config),
         "seed": seed, "validation_subjects": VALIDATION_SUBJECTS, "evhands": __version__,
@@ -108,7 +84,7 @@ class _Job:
     number: int
     config: ShardConfig
     seed: int
-    kinds: list[tuple[ClipConfig, float]]
+    kinds: Kinds
 
 
 def _made(
@@ -116,13 +92,10 @@ def _made(
     out: Path,
     config: ShardConfig,
     seed: int,
-    kinds: list[tuple[ClipConfig, float]],
+    kinds: Kinds,
     workers: int,
 ) -> Iterator[Path]:
-    # Validation: frontal clips with the simulator's usual motion, of other subjects and another series of clips.
-    usual = replace(kinds[0][0], subjects=VALIDATION_SUBJECTS)
-    held_out = [(usual, 1.0)]
-    series = {"train": (seed, kinds), "val": (seed + 1_000_003, held_out)}
+    series = {"train": (seed, kinds), "val": (seed + VALIDATION_SEED, held_out_kinds(kinds))}
     todo = [_Job(out / split, number, config, *series[split]) for split, number in jobs]
     if workers == 1:
         yield from map(_shard, todo)
@@ -135,11 +108,8 @@ def _shard(job: _Job) -> Path:
     import torch
 
     torch.set_num_threads(1)
-    shares = np.cumsum([share for _, share in job.kinds])
 
     def make(index: int) -> LabelledClip:
-        kind = min(int(np.searchsorted(shares, (index * 0.6180339887) % 1, side="right")), len(shares) - 1)
-        clip = simulate_clip(job.kinds[kind][0], job.seed, index)
-        return LabelledClip(clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m)
+        return make_clip(job.kinds, job.seed, index)
 
     return write_shard(job.folder, job.number, make, job.config, job.seed)

@@ -4,21 +4,35 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
-from evhands.recipes import RECIPES
+from evhands.data.shards import ShardConfig
+from evhands.recipes import RECIPES, TrainConfig
+from evhands.simulated_rows import (
+    VALIDATION_SEED,
+    MemoryRows,
+    StreamedRows,
+    clip_kinds,
+    held_out_kinds,
+    make_row,
+)
+from evhands.training import TrainData
 from evhands.training import train as run
 from evhands.types import InputError
+
+VALIDATION_CLIPS, FIRST_CLIPS = 128, 512
 
 
 def train(
     out: Path,
     *,
-    data: Path,
+    data: Path | None = None,
+    simulate: int = 0,
     recipe: Literal["small", "detector"] = "small",
     hours: float | None = None,
     steps: int | None = None,
@@ -28,7 +42,7 @@ def train(
     device: str = "auto",
     threads: int = 1,
 ) -> None:
-    """Train a model on the shards that `evhands prepare` makes; they may still be growing.
+    """Train a model on the shards that `evhands prepare` makes (they may still be growing), or while simulating.
 
     The same command goes on where it stopped (OUT/last.pt, saved every two minutes). Follow it with
     `tensorboard --logdir OUT` or in OUT/log.csv.
@@ -36,6 +50,7 @@ def train(
     Args:
         out: folder of the run; the model ends in OUT/model.pt, which `evhands track --model OUT/model.pt` takes.
         data: folder with the shards, of `evhands prepare`.
+        simulate: instead of --data, processes that simulate fresh clips while the training runs, without any file.
         recipe: what to train.
         hours: stop after so many hours of training in all (the recipe's own when left out).
         steps: ... or after so many steps.
@@ -54,5 +69,24 @@ def train(
             f"hours {config.hours}, steps {config.steps} and images {config.images} must all be above zero."
         )
     command = "evhands " + shlex.join(sys.argv[1:])
-    path = run(config, recipe, data, out, device=device, command=command)
+    if (data is None) == (simulate <= 0):
+        raise InputError("Wanted either --data FOLDER (of `evhands prepare`) or --simulate PROCESSES, one of the two.")
+    if data is not None:
+        path = run(config, recipe, data, out, device=device, command=command)
+    else:
+        path = _while_simulating(config, recipe, simulate, out, device, command)
     print(f"Wrote {path}. Try it: evhands track RECORDING --out DIR --model {path}")
+
+
+def _while_simulating(config: TrainConfig, recipe: str, workers: int, out: Path, device: str, command: str) -> Path:
+    """Train on rows that other processes make meanwhile; validate on clips simulated first."""
+    kinds = clip_kinds(wide=0.2, fingers=0.2, video=0.15)
+    held_out, shard = held_out_kinds(kinds), ShardConfig()
+    print(f"Simulating {VALIDATION_CLIPS} validation clips and the first {FIRST_CLIPS} for training ...")
+    with StreamedRows(kinds, config.seed, workers=workers) as stream:
+        rows = [make_row(held_out, config.seed + VALIDATION_SEED, i, shard) for i in range(VALIDATION_CLIPS)]
+        stream.wait_for(FIRST_CLIPS)
+        card = {"simulator": [{"share": share, **asdict(kind)} for kind, share in kinds], "streamed": True}
+        return run(
+            config, recipe, TrainData(stream, MemoryRows(np.stack(rows)), card), out, device=device, command=command
+        )
