@@ -57,7 +57,7 @@ class SensorConfig:
     """Standard deviation of the leak from pixel to pixel, as a share of it."""
     shot_noise_hz: Range = (0.0, 0.3)
     """Noise events per pixel and second at light `sensor_noise.GREY`, mean of all pixels, both polarities together."""
-    noise_falloff: Range = (0.2, 0.8)
+    noise_falloff: Range = (0.2, 0.6)
     """That rate goes with light to the power of minus this: dark pixels are noisier."""
     noise_spread: Range = (0.5, 1.5)
     """Standard deviation of the logarithm of that rate from pixel to pixel; low thresholds fire more."""
@@ -220,9 +220,10 @@ def _draw_noise(config: SensorConfig, normal: np.ndarray, rng: np.random.Generat
     """`normal` (height, width): where it is low, so is the threshold, and noise crosses it more often."""
     hot = rng.binomial(normal.size, rng.uniform(*config.hot_pixel_share))
     spread = rng.uniform(*config.noise_spread)
+    reach = np.cumsum(np.exp(np.float32(-spread) * normal.ravel() - np.float32(spread**2 / 2)), dtype=np.float64)
     return Noise(
         shot_noise_hz=float(rng.uniform(*config.shot_noise_hz)),
-        reach=np.cumsum(np.exp(np.float32(-spread) * normal.ravel() - np.float32(spread**2 / 2)), dtype=np.float64),
+        reach=reach,
         falloff=float(rng.uniform(*config.noise_falloff)),
         on_share=float(rng.uniform(*config.noise_on_share)),
         on_after_off=float(rng.uniform(*config.on_after_off)),
@@ -297,7 +298,8 @@ class EventSensor:
         x, y, t_us, p = sorted_columns(pixel, t_us, p, sensor.size[0])
         if math.isfinite(sensor.readout_hz) and len(t_us):
             x, y, t_us, p, unread = self._read_out(x, y, t_us, p)
-            later = [np.concatenate(pair) for pair in zip(unread, later, strict=True)] if later else unread
+            if len(unread[0]):
+                later = [np.concatenate(pair) for pair in zip(unread, later, strict=True)] if later else unread
         self._keep(later)
         if sensor.stamp_us > 1:
             t_us = t_us // sensor.stamp_us * sensor.stamp_us
@@ -326,8 +328,10 @@ class EventSensor:
         read_us, count, self._bus_free_us = served(t_us, 1e6 / self.sensor.readout_hz, self._bus_free_us, self._t_us)
         pixel = y[count:].astype(np.int32) * self.sensor.size[0] + x[count:]
         unread = [pixel, t_us[count:], p[count:]]
-        kept = read_us[:count] >= 0
-        x, y, p, read_us = (column[:count][kept] for column in (x, y, p, read_us))
+        x, y, p, read_us = (column[:count] for column in (x, y, p, read_us))
+        kept = read_us >= 0
+        if not kept.all():
+            x, y, p, read_us = (column[kept] for column in (x, y, p, read_us))
         return x, y, read_us, p, unread
 
     def _keep(self, later: list[np.ndarray]) -> None:
