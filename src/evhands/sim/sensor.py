@@ -23,7 +23,7 @@ from evhands.sim.sensor_kernels import (
     served,
     sorted_columns,
 )
-from evhands.sim.sensor_noise import Noise, add_noise, delay
+from evhands.sim.sensor_noise import Noise, add_noise, delay, running_sum
 from evhands.types import Events, Size
 
 Box = tuple[int, int, int, int]
@@ -31,7 +31,7 @@ Box = tuple[int, int, int, int]
 
 Range = tuple[float, float]
 
-BACKGROUND_US = 50_000
+BACKGROUND_US = 100_000
 """Leak and noise are worked out this often, each time with the light of that moment."""
 
 
@@ -57,7 +57,7 @@ class SensorConfig:
     """Standard deviation of the leak from pixel to pixel, as a share of it."""
     shot_noise_hz: Range = (0.0, 0.3)
     """Noise events per pixel and second at light `sensor_noise.GREY`, mean of all pixels, both polarities together."""
-    noise_falloff: Range = (0.2, 0.6)
+    noise_falloff: Range = (0.2, 0.5)
     """That rate goes with light to the power of minus this: dark pixels are noisier."""
     noise_spread: Range = (0.5, 1.5)
     """Standard deviation of the logarithm of that rate from pixel to pixel; low thresholds fire more."""
@@ -220,10 +220,10 @@ def _draw_noise(config: SensorConfig, normal: np.ndarray, rng: np.random.Generat
     """`normal` (height, width): where it is low, so is the threshold, and noise crosses it more often."""
     hot = rng.binomial(normal.size, rng.uniform(*config.hot_pixel_share))
     spread = rng.uniform(*config.noise_spread)
-    reach = np.cumsum(np.exp(np.float32(-spread) * normal.ravel() - np.float32(spread**2 / 2)), dtype=np.float64)
+    rates = np.exp(np.float32(-spread) * normal.ravel() - np.float32(spread**2 / 2))
     return Noise(
         shot_noise_hz=float(rng.uniform(*config.shot_noise_hz)),
-        reach=reach,
+        reach=running_sum(rates),
         falloff=float(rng.uniform(*config.noise_falloff)),
         on_share=float(rng.uniform(*config.noise_on_share)),
         on_after_off=float(rng.uniform(*config.on_after_off)),

@@ -15,7 +15,7 @@ LONGEST_WAIT_US = 1000.0
 SETTLED = np.float32(1e-3)
 """A low-passed pixel this near to its target (log light) is left alone until its light changes."""
 
-_PIECE = 64
+_PIECE = 32
 """Pixels that are searched for leak events together."""
 
 
@@ -260,34 +260,29 @@ def drift(level, reference, last_us, on, leak, t0, t1, refractory, buffers, n): 
     """Let all references sink by `leak` (log light per second) from t0 to t1, and fire what reaches a threshold."""
     height, width = level.shape
     seconds = np.float32((t1 - t0) * 1e-6)
+    pixel_out, t_out, p_out = buffers
     for y in range(height):
+        now, last, rises, falls = level[y], reference[y], on[y], leak[y]
         for x0 in range(0, width, _PIECE):
-            piece = slice(x0, min(x0 + _PIECE, width))
-            if _sink(level[y, piece], reference[y, piece], on[y, piece], leak[y, piece], seconds):
-                last = last_us[y, piece]
-                buffers, n = _leak_events(
-                    level[y, piece], reference[y, piece], last, on[y, piece], leak[y, piece], t0, t1, refractory,
-                    y * width + x0, buffers, n,
-                )  # fmt: skip
-    return buffers, n
-
-
-@njit(cache=True, nogil=True)
-def _leak_events(level, reference, last_us, on, leak, t0, t1, refractory, first, buffers, n):  # type: ignore[no-untyped-def]
-    """Append what pixels whose references have sunk fire; their first has number `first`."""
-    for i in range(len(level)):
-        change = level[i] - reference[i]
-        if change < on[i]:
-            continue
-        count = int(change / on[i])
-        buffers = grown(buffers, n + count)
-        for k in range(1, count + 1):
-            ago_s = (change - k * on[i]) / leak[i] if leak[i] > 0 else np.float32(0)
-            t = min(max(np.int64(t1 - ago_s * 1e6), t0), t1 - 1)
-            reference[i] += on[i]
-            if t - last_us[i] < refractory:
+            x1 = min(x0 + _PIECE, width)
+            if not _sink(now[x0:x1], last[x0:x1], rises[x0:x1], falls[x0:x1], seconds):
                 continue
-            last_us[i] = t
-            buffers[0][n], buffers[1][n], buffers[2][n] = first + i, t, True
-            n += 1
-    return buffers, n
+            for x in range(x0, x1):
+                change = now[x] - last[x]
+                if change < rises[x]:
+                    continue
+                count = int(change / rises[x])
+                last[x] += count * rises[x]
+                if n + count > len(t_out):
+                    pixel_out, t_out, p_out = grown((pixel_out, t_out, p_out), n + count)
+                for k in range(1, count + 1):
+                    ago_s = (change - k * rises[x]) / falls[x] if falls[x] > 0 else np.float32(0)
+                    t = min(max(np.int64(t1 - ago_s * 1e6), t0), t1 - 1)
+                    if t - last_us[y, x] < refractory:
+                        continue
+                    last_us[y, x] = t
+                    pixel_out[n] = y * width + x
+                    t_out[n] = t
+                    p_out[n] = True
+                    n += 1
+    return (pixel_out, t_out, p_out), n
