@@ -28,8 +28,8 @@ PARTS = {
     "times and truth": (generate, "_times_and_truth"),
     "meshes": (generate, "scene_vertices"),
     "drawing": (generate, "render"),
-    "event model": (EventSensor, "expose"),
-    "noise and sorting": (EventSensor, "take"),
+    "event model, leak, noise": (EventSensor, "expose"),
+    "sorting and readout": (EventSensor, "take"),
 }
 
 

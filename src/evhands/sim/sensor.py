@@ -51,7 +51,7 @@ class SensorConfig:
     half_light: Range | None = (0.01, 0.1)
     """The light at which the cut-off is half of that, log-uniform: it is bandwidth x light / (light + half_light),
     proportional to light in the dark. None = the same at any light."""
-    leak_hz: Range = (0.0, 0.2)
+    leak_hz: Range = (0.0, 0.1)
     """ON events a pixel fires per second because its reference level leaks."""
     leak_spread: Range = (0.1, 0.3)
     """Standard deviation of the leak from pixel to pixel, as a share of it."""
@@ -268,7 +268,8 @@ class EventSensor:
     def settle(self, log_light: np.ndarray, box: Box) -> None:
         """As if the log light inside `box` had always been `log_light`: nothing fires."""
         inside = np.s_[box[1] : box[3], box[0] : box[2]]
-        self._reference[inside] += log_light - self._level[inside]
+        leaked = self._reference[inside] - self._level[inside] if self.sensor.leak.size else np.float32(0)
+        self._reference[inside] = log_light + leaked
         for state in (self._target, self._level):
             state[inside] = log_light
 

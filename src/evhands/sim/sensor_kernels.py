@@ -141,19 +141,15 @@ def _any_reached(level, reference, on, off):  # type: ignore[no-untyped-def]
     return count > 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _crossings(level, reference, on, off, count):  # type: ignore[no-untyped-def]
     """Write how many thresholds each pixel of a row has crossed, OFF as negative numbers; returns their total."""
-    total = 0
+    total = np.int32(0)
     for i in range(len(level)):
         change = level[i] - reference[i]
-        count[i] = 0
-        if change >= on[i]:
-            count[i] = int(change / on[i])
-            total += count[i]
-        elif -change >= off[i]:
-            count[i] = int(change / off[i])
-            total -= count[i]
+        crossed = np.int32(change / (on[i] if change > 0 else off[i]))
+        count[i] = crossed
+        total += abs(crossed)
     return total
 
 
