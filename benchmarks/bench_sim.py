@@ -40,8 +40,8 @@ PARTS: dict[str, tuple[object, str]] = {
     "meshes": (World, "vertices"),
     "background": (generate._Walls, "at"),
     "drawing": (generate, "render"),
-    "event model": (EventSensor, "expose"),
-    "noise and sorting": (EventSensor, "take"),
+    "event model, leak, noise": (EventSensor, "expose"),
+    "sorting and readout": (EventSensor, "take"),
 }
 SERIES = Series("train", 0, TrainShares(), None, None, None)
 

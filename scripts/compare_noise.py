@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numba import njit
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from evhands.events.io import open_events
@@ -182,6 +183,7 @@ def plot(columns: dict[str, Events], path: Path) -> None:
     axes["down"].set(xlabel="ms from ON to the next event, an OFF")
     figure.tight_layout()
     figure.savefig(path, dpi=80)
+    Image.open(path).convert("RGB").quantize(64).save(path, optimize=True)  # a third of the size
 
 
 if __name__ == "__main__":

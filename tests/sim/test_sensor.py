@@ -222,11 +222,11 @@ def test_dark_pixels_are_noisier() -> None:
 
 
 def test_uneven_pixels_keep_the_mean_and_low_thresholds_fire_more() -> None:
-    config = replace(NOISY, noise_spread=(1.0, 1.0), mismatch=(0.03, 0.03), shot_noise_hz=(5.0, 5.0))
+    config = replace(NOISY, noise_spread=(1.0, 1.0), mismatch=(0.03, 0.03), shot_noise_hz=(20.0, 20.0))
     sensor = draw_sensor(config, SIZE, np.random.default_rng(1))
     counts = _counts(_in_the_still(sensor, 20))
     pixels = SIZE[0] * SIZE[1]
-    assert abs(counts.mean() / 100 - 1) < 3 * math.sqrt((math.e - 1) / pixels)
+    assert abs(counts.mean() / 400 - 1) < 3 * math.sqrt((math.e - 1) / pixels)
     assert abs(np.log(counts).std() - 1) < 0.1
     assert np.corrcoef(np.log(counts), sensor.on.ravel())[0, 1] < -0.9
 

@@ -23,7 +23,7 @@ from evhands.sim.sensor_kernels import (
     served,
     sorted_columns,
 )
-from evhands.sim.sensor_noise import Noise, add_noise, delay
+from evhands.sim.sensor_noise import Noise, add_noise, delay, running_sum
 from evhands.types import Events, Size
 
 Box = tuple[int, int, int, int]
@@ -31,7 +31,7 @@ Box = tuple[int, int, int, int]
 
 Range = tuple[float, float]
 
-BACKGROUND_US = 50_000
+BACKGROUND_US = 100_000
 """Leak and noise are worked out this often, each time with the light of that moment."""
 
 
@@ -51,13 +51,13 @@ class SensorConfig:
     half_light: Range | None = (0.01, 0.1)
     """The light at which the cut-off is half of that, log-uniform: it is bandwidth x light / (light + half_light),
     proportional to light in the dark. None = the same at any light."""
-    leak_hz: Range = (0.0, 0.2)
+    leak_hz: Range = (0.0, 0.1)
     """ON events a pixel fires per second because its reference level leaks."""
     leak_spread: Range = (0.1, 0.3)
     """Standard deviation of the leak from pixel to pixel, as a share of it."""
     shot_noise_hz: Range = (0.0, 0.3)
     """Noise events per pixel and second at light `sensor_noise.GREY`, mean of all pixels, both polarities together."""
-    noise_falloff: Range = (0.2, 0.8)
+    noise_falloff: Range = (0.2, 0.5)
     """That rate goes with light to the power of minus this: dark pixels are noisier."""
     noise_spread: Range = (0.5, 1.5)
     """Standard deviation of the logarithm of that rate from pixel to pixel; low thresholds fire more."""
@@ -220,9 +220,10 @@ def _draw_noise(config: SensorConfig, normal: np.ndarray, rng: np.random.Generat
     """`normal` (height, width): where it is low, so is the threshold, and noise crosses it more often."""
     hot = rng.binomial(normal.size, rng.uniform(*config.hot_pixel_share))
     spread = rng.uniform(*config.noise_spread)
+    rates = np.exp(np.float32(-spread) * normal.ravel() - np.float32(spread**2 / 2))
     return Noise(
         shot_noise_hz=float(rng.uniform(*config.shot_noise_hz)),
-        reach=np.cumsum(np.exp(np.float32(-spread) * normal.ravel() - np.float32(spread**2 / 2)), dtype=np.float64),
+        reach=running_sum(rates),
         falloff=float(rng.uniform(*config.noise_falloff)),
         on_share=float(rng.uniform(*config.noise_on_share)),
         on_after_off=float(rng.uniform(*config.on_after_off)),
@@ -267,7 +268,8 @@ class EventSensor:
     def settle(self, log_light: np.ndarray, box: Box) -> None:
         """As if the log light inside `box` had always been `log_light`: nothing fires."""
         inside = np.s_[box[1] : box[3], box[0] : box[2]]
-        self._reference[inside] += log_light - self._level[inside]
+        leaked = self._reference[inside] - self._level[inside] if self.sensor.leak.size else np.float32(0)
+        self._reference[inside] = log_light + leaked
         for state in (self._target, self._level):
             state[inside] = log_light
 
@@ -297,7 +299,8 @@ class EventSensor:
         x, y, t_us, p = sorted_columns(pixel, t_us, p, sensor.size[0])
         if math.isfinite(sensor.readout_hz) and len(t_us):
             x, y, t_us, p, unread = self._read_out(x, y, t_us, p)
-            later = [np.concatenate(pair) for pair in zip(unread, later, strict=True)] if later else unread
+            if len(unread[0]):
+                later = [np.concatenate(pair) for pair in zip(unread, later, strict=True)] if later else unread
         self._keep(later)
         if sensor.stamp_us > 1:
             t_us = t_us // sensor.stamp_us * sensor.stamp_us
@@ -326,8 +329,10 @@ class EventSensor:
         read_us, count, self._bus_free_us = served(t_us, 1e6 / self.sensor.readout_hz, self._bus_free_us, self._t_us)
         pixel = y[count:].astype(np.int32) * self.sensor.size[0] + x[count:]
         unread = [pixel, t_us[count:], p[count:]]
-        kept = read_us[:count] >= 0
-        x, y, p, read_us = (column[:count][kept] for column in (x, y, p, read_us))
+        x, y, p, read_us = (column[:count] for column in (x, y, p, read_us))
+        kept = read_us >= 0
+        if not kept.all():
+            x, y, p, read_us = (column[kept] for column in (x, y, p, read_us))
         return x, y, read_us, p, unread
 
     def _keep(self, later: list[np.ndarray]) -> None:

@@ -23,8 +23,8 @@ RETURN_LEAST_US = 300.0
 """A run goes on at the earliest after this."""
 RETURN_SPREAD = 2.1
 """Standard deviation of the logarithm of the times within a run."""
-_LIMITS = (math.log(0.005), math.log(4.0))
-"""Beyond this log light the rate stays as it is."""
+_LIGHTS = (0.01, 4.0)
+"""Darker and brighter than this the rate stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +64,14 @@ def add_noise(
     """Append the noise that begins in [start_us, end_us) under `log_light` (height, width); runs may end later."""
     seconds = (end_us - start_us) * 1e-6
     if noise.shot_noise_hz > 0:
-        # Drawn as if all pixels were as dark as the darkest, then thinned: most pixels need not be looked at.
-        darkest = max(float(log_light.min()), _LIMITS[0])
-        most = noise.reach[-1] * _brightness_factor(darkest, noise.falloff)
-        shots = rng.poisson(most * noise.shot_noise_hz / noise.events_per_run * seconds)
+        limits = math.log(_LIGHTS[0]), math.log(_LIGHTS[1])
+        darkest = min(max(float(log_light.min()), limits[0]), limits[1])
+        shots = noise.shot_noise_hz / noise.events_per_run * seconds  # runs of a pixel that sees grey
         buffers, count = _runs(
-            shots, noise.reach, log_light.ravel(), noise.falloff, darkest, start_us, end_us - start_us,
-            noise.first_on_share, (noise.on_after_off, noise.off_after_on),
-            (noise.on_after_off_us, noise.off_after_on_us), rng, buffers, count,
+            noise.reach, shots * math.exp(-noise.falloff * (darkest - math.log(GREY))), log_light.ravel(), darkest,
+            limits[1], noise.falloff, start_us, end_us - start_us, noise.first_on_share,
+            (noise.on_after_off, noise.off_after_on), (noise.on_after_off_us, noise.off_after_on_us),
+            rng, buffers, count,
         )  # fmt: skip
     if len(noise.hot_pixels):
         pixel = np.repeat(noise.hot_pixels, rng.poisson(noise.hot_pixel_hz * seconds))
@@ -85,32 +85,37 @@ def add_noise(
 
 
 @njit(cache=True, nogil=True)
-def _brightness_factor(log_light, falloff):  # type: ignore[no-untyped-def]
-    """Rate of noise over that at grey."""
-    return math.exp(-falloff * (min(max(log_light, _LIMITS[0]), _LIMITS[1]) - math.log(GREY)))
-
-
-@njit(cache=True, nogil=True)
-def _first_above(rising, value):  # type: ignore[no-untyped-def]
-    """Index of the first element above `value`; less general and faster than searchsorted."""
-    low, length = 0, len(rising)
-    while length > 1:
-        half = length // 2
-        low += half if rising[low + half - 1] <= value else 0
-        length -= half
-    return low
+def running_sum(values):  # type: ignore[no-untyped-def]
+    """The sums up to each value and with it, float64; four times as fast as numpy."""
+    sums = np.empty(len(values), np.float64)
+    total = 0.0
+    for i in range(len(values)):
+        total += values[i]
+        sums[i] = total
+    return sums
 
 
 @njit(cache=True, nogil=True)
 def _runs(  # type: ignore[no-untyped-def]
-    shots, reach, log_light, falloff, darkest, start_us, span_us, first_on, chance, median_us, rng, buffers, n
-):
-    """Begin runs at uniform times; `chance` and `median_us` are those after OFF and after ON."""
+    reach, shots, log_light, darkest, brightest, falloff, start_us, span_us, first_on, chance, median_us, rng,
+    buffers, n,
+):  # fmt: skip
+    """Begin runs at uniform times; `chance` and `median_us` are those after OFF and after ON.
+
+    Drawn as if all pixels were as dark as the darkest (`shots` runs each), by exponential steps along `reach`, then
+    thinned by their light: so only the pixels drawn have to be looked at.
+    """
     pixel_out, t_out, p_out = buffers
-    most = _brightness_factor(darkest, falloff)
-    for _ in range(shots):
-        pixel = _first_above(reach, rng.random() * reach[-1])
-        if falloff > 0 and rng.random() * most >= _brightness_factor(log_light[pixel], falloff):
+    pixel, place = 0, 0.0
+    while True:
+        place += rng.standard_exponential() / shots
+        while pixel + 16 < len(reach) and reach[pixel + 15] <= place:
+            pixel += 16
+        while pixel < len(reach) and reach[pixel] <= place:
+            pixel += 1
+        if pixel == len(reach):
+            break
+        if rng.standard_exponential() < falloff * (min(log_light[pixel], brightest) - darkest):
             continue
         t = start_us + rng.random() * span_us
         on = rng.random() < first_on
@@ -132,5 +137,8 @@ def _runs(  # type: ignore[no-untyped-def]
 @njit(cache=True, nogil=True)
 def delay(t_us, most_us, rng):  # type: ignore[no-untyped-def]
     """Move each time later by a uniform number of up to `most_us`, in place."""
+    state = np.uint64(rng.random() * 2**53)  # a linear congruential generator is good enough here, and faster
+    scale = (most_us + 1) / 2**32
     for i in range(len(t_us)):
-        t_us[i] += np.int64(rng.random() * most_us + 0.5)
+        state = state * np.uint64(6364136223846793005) + np.uint64(1442695040888963407)
+        t_us[i] += np.int64((state >> np.uint64(32)) * scale)
