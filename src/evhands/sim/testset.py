@@ -63,14 +63,13 @@ def compare(found: dict[str, Fingerprint], wanted: dict[str, Fingerprint]) -> tu
     for name, value in found.items():
         if name not in wanted:
             complaints.append(f"{name}: not part of the frozen set")
-        elif value.sha256 == wanted[name].sha256:
-            exact += 1
-        else:
-            difference = max(abs(a - b) for a, b in zip(value.joints_m, wanted[name].joints_m, strict=True))
-            share = abs(value.events / max(wanted[name].events, 1) - 1)
-            if difference > JOINT_TOLERANCE_M or share > COUNT_TOLERANCE:
-                complaints.append(
-                    f"{name}: {value.events} events and joints {1000 * difference:.3f} mm off, "
-                    f"wanted {wanted[name].events} events"
-                )
+            continue
+        difference = max(abs(a - b) for a, b in zip(value.joints_m, wanted[name].joints_m, strict=True))
+        share = abs(value.events / max(wanted[name].events, 1) - 1)
+        if difference > JOINT_TOLERANCE_M or share > COUNT_TOLERANCE:
+            complaints.append(
+                f"{name}: {value.events} events and joints {1000 * difference:.3f} mm off, "
+                f"wanted {wanted[name].events} events"
+            )
+        exact += value.sha256 == wanted[name].sha256 and difference == 0
     return exact, complaints
