@@ -57,6 +57,15 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "4" / name).read_bytes()
 
 
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="the extra `cluster` is not installed")
+    for cluster in (False, True):
+        simulate(tmp_path / str(cluster), preset="fast", seconds=2, seed=2, cluster=cluster)
+    for path in (tmp_path / "False").glob("*.h5"):
+        assert path.read_bytes() == (tmp_path / "True" / path.name).read_bytes()
+
+
 @pytest.mark.parametrize("preset", ["fast", "ego", "two-hands", "evrealhands"])
 def test_every_preset_gives_events_and_truth(preset: PresetName, tmp_path: Path) -> None:
     out = tmp_path / "a.h5"

@@ -56,7 +56,7 @@ def simulate(
             fast motion. ego: a turning camera, as on a head. two-hands: both hands in view. evrealhands: the scene and
             motion types of that data set, with colour frames, also in its layout (OUT/layout).
         seconds: length of the recording, or of all recordings of the folder together.
-        hours: the same in hours, added to the seconds where it is given.
+        hours: the same in hours, used instead of the seconds where it is given.
         seed: of the series.
         side: which hand; the preset's own when left out.
         camera: size of the sensor; the preset's own when left out.
