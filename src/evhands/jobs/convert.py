@@ -63,7 +63,7 @@ def convert(
     size: Size | None = None,
     time_unit: TimeUnit | None = None,
     salvage: bool = False,
-    threshold: float = 0.2,
+    threshold: float = 0.15,
     seed: int = 0,
 ) -> str:
     """Convert an event file to another format, or make events from an ordinary video.

@@ -77,7 +77,7 @@ class VideoEvents:
 def video_to_events(
     path: Path | str,
     *,
-    threshold: float = 0.2,
+    threshold: float = 0.15,
     substeps: int | Literal["auto"] = "auto",
     size: Size | None = None,
     progress: Callable[[float], None] | None = None,
