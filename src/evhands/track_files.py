@@ -180,7 +180,7 @@ def _results(
     draw: Callable[[EventWindow, TrackResult], None] | None,
     progress: Callable[[TrackResult], None],
 ) -> tuple[list[TrackResult], float]:
-    """All results, and the seconds that the steps took: without reading, cutting into windows, drawing and compiling."""
+    """All results, and the seconds of the steps alone: without reading, cutting into windows, drawing and compiling."""
     results: list[TrackResult] = []
     state, seconds = TrackerState(), 0.0
     for window in whole_windows(stream, tracker.estimator.input_config.window_us, stride_us):
