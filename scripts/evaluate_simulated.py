@@ -23,7 +23,7 @@ import torch
 from rich.progress import track as progress_bar
 
 from evhands.baselines import ConstantPose, fit_constant_pose
-from evhands.boxes import joints_box
+from evhands.boxes import joints_box, sensor_pixels
 from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
 from evhands.jobs.track import make_tracker
@@ -136,7 +136,7 @@ def recorded_clip(path: Path) -> Clip:
         recording.pose.hand_model,
     )
     joints_m = recording.joints_m[rows]
-    truth = Truth(t_us[rows], pose, joints_m, joints_m[..., :2], recording.boxes_px[rows])
+    truth = Truth(t_us[rows], pose, joints_m, sensor_pixels(joints_m, recording.camera), recording.boxes_px[rows])
     return Clip(recording.events, recording.camera, (truth,), recording.meta)
 
 

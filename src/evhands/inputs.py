@@ -48,6 +48,10 @@ def crop_around(points_px: Float[np.ndarray, "n 2"], camera: Camera, config: Inp
     return crop_camera(camera, (low + high) / 2, side, config.size_px)
 
 
+FILLED = InputConfig(fill_events=1000)
+"""What `small` reads, and what shards are made for."""
+
+
 def filled_window(
     window: EventWindow, recent: Events, box: CropBox | None, camera: Camera, config: InputConfig
 ) -> EventWindow:

@@ -13,21 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from evhands.data.shards import LabelledClip, ShardConfig, clip_row, row_dtype
+from evhands.data.shards import LabelledClip, ShardConfig, numbered_row, row_dtype
 from evhands.sim.config import ClipConfig
 from evhands.sim.generate import simulate_clip
-from evhands.sim.motion import MotionConfig
+from evhands.sim.presets import SLOW
 from evhands.sim.sensor import SENSORS
 
 VALIDATION_SUBJECTS = (1_000_100, 1_000_200)
 VALIDATION_SEED = 1_000_003
 """Added to the seed of the training clips."""
 
+WIDE, FINGERS, VIDEO = 0.2, 0.2, 0.15
+"""Shares of the training clips: widely turned hands, hands of which little but fingers moves, converted videos."""
+
 Kinds = list[tuple[ClipConfig, float]]
 """Configurations of clips with their shares."""
 
 
-def clip_kinds(wide: float, fingers: float, video: float) -> Kinds:
+def clip_kinds(wide: float = WIDE, fingers: float = FINGERS, video: float = VIDEO) -> Kinds:
     """The kinds of clips that training mixes, with their shares; the share `video` of each comes as a converted video.
 
     Frontal and `wide` orientations move as the simulator's defaults do; in the share `fingers` the hand nearly stands
@@ -35,11 +38,10 @@ def clip_kinds(wide: float, fingers: float, video: float) -> Kinds:
     """
     frontal = ClipConfig(duration_us=540_000, step_px=1.0)
     quiet = replace(frontal.sensor, shot_noise_hz=(0.0, 0.1))
-    still = MotionConfig(peak_speed=(0.003, 0.08), peak_turn=(0.02, 0.8), hold_share=0.4, wobble_m=(0.0002, 0.003))
     kinds = [
         (frontal, 1 - wide - fingers),
         (replace(frontal, orientation="wide"), wide),
-        (replace(frontal, motion=still, sensor=quiet), fingers),
+        (replace(frontal, motion=SLOW, sensor=quiet), fingers),
     ]
     converted = replace(SENSORS["ideal"], threshold=(0.13, 0.3), mismatch=(0.03, 0.03), dark=0.01)
     videos = [(replace(kind, sensor=converted, video_fps=30.0), share * video) for kind, share in kinds]
@@ -61,7 +63,7 @@ def make_clip(kinds: Kinds, seed: int, index: int) -> LabelledClip:
 
 def make_row(kinds: Kinds, seed: int, index: int, config: ShardConfig) -> np.ndarray:
     """The row of clip `index`: the same as `evhands prepare` writes for it."""
-    return clip_row(make_clip(kinds, seed, index), config, np.random.default_rng((seed, index, 7)))
+    return numbered_row(make_clip(kinds, seed, index), config, seed, index)
 
 
 @dataclass(frozen=True)

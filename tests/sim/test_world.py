@@ -93,7 +93,7 @@ def _spread(forward: np.ndarray, backward: np.ndarray) -> np.ndarray:
 
 def test_images_are_taken_as_often_as_things_move() -> None:
     world = draw_world(CONFIG, 24, 0)
-    times, _, _ = needed_times(world)
+    times = needed_times(world)
     assert times[0] == 0
     assert times[-1] == CONFIG.duration_us
     assert np.diff(times).max() <= CONFIG.step_us + 1

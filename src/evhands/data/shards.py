@@ -18,7 +18,7 @@ from evhands.boxes import CropBox
 from evhands.events.windows import window_at
 from evhands.files import replacing
 from evhands.geometry import crop_camera, project
-from evhands.inputs import OVERVIEW_SIZE, InputConfig, crop_inputs, filled_window, overview, overview_camera
+from evhands.inputs import FILLED, OVERVIEW_SIZE, InputConfig, crop_inputs, filled_window, overview, overview_camera
 from evhands.types import Camera, Events, HandPose
 
 
@@ -27,7 +27,7 @@ class ShardConfig:
     """How clips become rows. Jitters imitate a tracker that follows a hand: a part that stays for the clip, a part a
     window."""
 
-    inputs: InputConfig = InputConfig(fill_events=1000)
+    inputs: InputConfig = FILLED
     windows: int = 11
     clips_per_shard: int = 64
     shift: float = 0.07
@@ -91,6 +91,11 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     return row
 
 
+def numbered_row(clip: LabelledClip, config: ShardConfig, seed: int, index: int) -> np.ndarray:
+    """The row of clip `index` of a series: its jitter is a function of (seed, index) alone."""
+    return clip_row(clip, config, np.random.default_rng((seed, index, 7)))
+
+
 def _jittered_boxes(joints_px: np.ndarray, config: ShardConfig, rng: np.random.Generator) -> list[CropBox]:
     stay, scale_stay = rng.normal(0, config.shift, 2), rng.normal(0, config.scale)
     boxes = []
@@ -120,7 +125,7 @@ def write_shard(
     first = number * config.clips_per_shard
     rows = np.empty(config.clips_per_shard, row_dtype(config))
     for i in range(config.clips_per_shard):
-        rows[i] = clip_row(make_clip(first + i), config, np.random.default_rng((seed, first + i, 7)))
+        rows[i] = numbered_row(make_clip(first + i), config, seed, first + i)
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, rows)
     return path

@@ -13,7 +13,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from evhands import __version__
 from evhands.data.shards import LabelledClip, ShardConfig, write_shard
 from evhands.files import replacing
-from evhands.simulated_rows import VALIDATION_SEED, VALIDATION_SUBJECTS, Kinds, clip_kinds, held_out_kinds, make_clip
+from evhands.simulated_rows import (
+    FINGERS,
+    VALIDATION_SEED,
+    VALIDATION_SUBJECTS,
+    VIDEO,
+    WIDE,
+    Kinds,
+    clip_kinds,
+    held_out_kinds,
+    make_clip,
+)
 from evhands.types import InputError
 
 
@@ -22,9 +32,9 @@ def prepare(
     *,
     clips: int = 20_000,
     val_clips: int = 512,
-    wide: float = 0.2,
-    fingers: float = 0.2,
-    video: float = 0.15,
+    wide: float = WIDE,
+    fingers: float = FINGERS,
+    video: float = VIDEO,
     seed: int = 0,
     workers: int = 1,
 ) -> None:

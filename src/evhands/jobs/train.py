@@ -80,7 +80,7 @@ def train(
 
 def _while_simulating(config: TrainConfig, recipe: str, workers: int, out: Path, device: str, command: str) -> Path:
     """Train on rows that other processes make meanwhile; validate on clips simulated first."""
-    kinds = clip_kinds(wide=0.2, fingers=0.2, video=0.15)
+    kinds = clip_kinds()
     held_out, shard = held_out_kinds(kinds), ShardConfig()
     print(f"Simulating {VALIDATION_CLIPS} validation clips and the first {FIRST_CLIPS} for training ...")
     with StreamedRows(kinds, config.seed, workers=workers) as stream:

@@ -14,7 +14,7 @@ the same pose wherever in the sensor's image the crop was cut. Shapes: B batch, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from evhands.geometry import ray_rotation
 from evhands.hand.model import HandModel, load_hand
-from evhands.inputs import InputConfig
+from evhands.inputs import FILLED, InputConfig
 from evhands.models.estimator import Estimator, State
 from evhands.types import Camera, HandPose, Prediction
 
@@ -38,7 +38,7 @@ PALM = (0, 5, 9, 13, 17)
 class SmallConfig:
     """Sizes of the network; `flow` adds the light flow branch, which reads a voxel grid of `voxel_bins`."""
 
-    inputs: InputConfig = field(default_factory=lambda: InputConfig(fill_events=1000))
+    inputs: InputConfig = FILLED
     hand: str = "open"
     channels: tuple[int, int, int] = (48, 80, 144)
     blocks: tuple[int, int, int] = (1, 2, 2)

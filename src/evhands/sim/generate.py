@@ -79,7 +79,7 @@ def film(world: World, seed: int, index: int) -> Clip:
     if config.video_fps > 0:
         times = np.round(np.arange(0, config.duration_us, 1e6 / config.video_fps)).astype(np.int64)
     else:
-        times, _, _ = needed_times(world)
+        times = needed_times(world)
     events = watch(world, sensor, times, np.random.default_rng((seed, index, 1))).take()
     count = int(config.duration_us * 1e-6 * config.label_rate_hz + 1e-9)
     label_t_us = np.round(np.arange(1, count + 1) * 1e6 / config.label_rate_hz).astype(np.int64)
@@ -94,20 +94,19 @@ def watch(world: World, sensor: Sensor, times: np.ndarray, rng: np.random.Genera
     rng: of the sensor's noise.
     """
     walls = _Walls(world, sensor.dark)
-    wall, _ = walls.at(0, times[0])
-    eye = EventSensor(sensor, seen_background(wall), int(times[0]), rng)
     gains = world.lamp.gain(times * 1e-6)
+    shown = seen_background(walls.at(0, times[0], gains[0])[0])
+    eye = EventSensor(sensor, shown, int(times[0]), rng)
     whole: Box = (0, 0, *world.camera.size)
     previous = None
-    shown = seen_background(wall)
     for start in range(0, len(times), _POSES_AT_ONCE):
         t_us = times[start : start + _POSES_AT_ONCE]
         vertices = world.vertices(t_us)
         pixels, boxes = image_boxes(vertices, world.camera)
         for i in range(len(t_us)):
-            wall, changed = walls.at(start + i, t_us[i])
-            box = whole if changed else boxes[i] if previous is None else union(boxes[i], previous)
             gain = gains[start + i]
+            wall, changed = walls.at(start + i, t_us[i], gain)
+            box = whole if changed else boxes[i] if previous is None else union(boxes[i], previous)
             light = render(vertices[i], pixels[i], world.faces, world.look, sensor.dark, wall, box, gain)
             if previous is None:
                 eye.settle(light, box)
@@ -143,16 +142,15 @@ class _Walls:
         self._gain = float("nan")
         self._picture = self._wall = np.zeros((0, 0), np.float32)
 
-    def at(self, count: int, t_us: int) -> tuple[np.ndarray, bool]:
-        """(height, width) at a time, and whether it differs from that of the image before (not for the first)."""
+    def at(self, count: int, t_us: int, gain: float) -> tuple[np.ndarray, bool]:
+        """(height, width) at a time, where the lamp's gain is known, and whether it differs from that of the image
+        before (not for the first)."""
         world = self._world
-        t_s = np.array([t_us * 1e-6])
-        gain = float(world.lamp.gain(t_s)[0])
         relit = gain != self._gain
         if relit:
             self._picture, self._gain = log_background(world.backdrop.picture, self._dark, gain), gain
         if world.backdrop.moves:
-            self._wall = wall_at(self._picture, world.backdrop.maps(t_s)[0], world.camera.size)
+            self._wall = wall_at(self._picture, world.backdrop.maps(np.array([t_us * 1e-6]))[0], world.camera.size)
         elif relit:
             self._wall = self._picture
         return self._wall, count > 0 and (relit or world.backdrop.moves)

@@ -45,6 +45,7 @@ class Track:
 
 
 def log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
+    """A number whose logarithm is uniform between those of the bounds."""
     return float(np.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1]))))
 
 

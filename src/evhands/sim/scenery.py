@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 
 from evhands.geometry import unproject
-from evhands.sim.motion import Track, rotation_matrix
+from evhands.sim.keyframes import PEAK, Track, log_uniform
+from evhands.sim.rotations import rotation_matrix
 from evhands.types import Size
 
 LightType = Literal["normal", "highlight", "flash", "mains"]
@@ -132,10 +133,10 @@ def slide(config: SceneConfig, duration_s: float, rng: np.random.Generator) -> t
     """(shift, turn) of a backdrop: one of both, or neither."""
     which = rng.random()
     if which < config.moving_background:
-        speed = _log_uniform(rng, config.background_px_s)
+        speed = log_uniform(rng, config.background_px_s)
         return _walk(duration_s, 2, lambda: rng.normal(0, 60, 2), speed, rng), None
     if which < config.moving_background + config.camera_turn:
-        speed = _log_uniform(rng, config.camera_turn_rad_s)
+        speed = log_uniform(rng, config.camera_turn_rad_s)
         return None, _walk(duration_s, 3, lambda: rng.normal(0, 0.25, 3) * [1, 1, 0.5], speed, rng)
     return None, None
 
@@ -145,14 +146,10 @@ def _walk(duration_s: float, size: int, draw, speed: float, rng: np.random.Gener
     times, values = [-rng.uniform(0.1, 0.5)], [np.zeros(size)]
     while times[-1] <= duration_s:
         goal = draw()
-        length = max(1.875 * float(np.linalg.norm(goal - values[-1])) / speed, rng.uniform(0.2, 0.8))
+        length = max(PEAK * float(np.linalg.norm(goal - values[-1])) / speed, rng.uniform(0.2, 0.8))
         times.append(times[-1] + length)
         values.append(goal)
     return Track(np.array(times), np.stack(values))
-
-
-def _log_uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
-    return float(np.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1]))))
 
 
 @dataclass(frozen=True)
@@ -187,9 +184,9 @@ def draw_thing(
     def place() -> np.ndarray:
         return unproject(np.array(size) * rng.uniform(0, 1, 2), np.array(rng.uniform(*depth)), K)
 
-    path = _walk(duration_s, 3, place, _log_uniform(rng, (0.05, 1.5)), rng)
+    path = _walk(duration_s, 3, place, log_uniform(rng, (0.05, 1.5)), rng)
     path = Track(path.times, np.concatenate([[place()], path.values[1:]]))
-    spin = _walk(duration_s, 3, lambda: rng.normal(0, 1.0, 3), _log_uniform(rng, (0.2, 5.0)), rng)
+    spin = _walk(duration_s, 3, lambda: rng.normal(0, 1.0, 3), log_uniform(rng, (0.2, 5.0)), rng)
     albedo = np.clip(shade * stripes, 0.02, 1.0).astype(np.float32)
     return Thing(vertices * half, faces, albedo, path, spin)
 

@@ -10,10 +10,11 @@ ESIM, Rebecq et al. 2018). The reference level leaks, which fires regular ON eve
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from evhands.sim.keyframes import log_uniform
 from evhands.sim.sensor_kernels import (
     Buffers,
     drift,
@@ -84,6 +85,21 @@ class SensorConfig:
     """Added to the light before the logarithm, where white paper under the main light is about 1."""
 
 
+_IDEAL = SensorConfig(
+    threshold=(0.2, 0.2),
+    off_over_on=(1.0, 1.0),
+    mismatch=(0.0, 0.0),
+    refractory_us=(0.0, 0.0),
+    bandwidth_hz=None,
+    half_light=None,
+    leak_hz=(0.0, 0.0),
+    shot_noise_hz=(0.0, 0.0),
+    hot_pixel_share=(0.0, 0.0),
+    jitter_us=(0.0, 0.0),
+    readout_hz=None,
+    dark=0.0,
+)
+
 SENSORS: dict[str, SensorConfig] = {
     "davis346": SensorConfig(),
     "dim": SensorConfig(
@@ -112,37 +128,16 @@ SENSORS: dict[str, SensorConfig] = {
         jitter_us=(1.0, 20.0),
         readout_hz=(5e7, 1e8),
     ),
-    "ideal": SensorConfig(
-        threshold=(0.2, 0.2),
-        off_over_on=(1.0, 1.0),
-        mismatch=(0.0, 0.0),
-        refractory_us=(0.0, 0.0),
-        bandwidth_hz=None,
-        half_light=None,
-        leak_hz=(0.0, 0.0),
-        shot_noise_hz=(0.0, 0.0),
-        hot_pixel_share=(0.0, 0.0),
-        jitter_us=(0.0, 0.0),
-        readout_hz=None,
-        dark=0.0,
-    ),
-    "eventhands": SensorConfig(
+    "ideal": _IDEAL,
+    "eventhands": replace(
+        _IDEAL,
         threshold=(0.465, 0.535),  # as wide as the published normal distribution N(0.5, 0.02)
-        off_over_on=(1.0, 1.0),
-        mismatch=(0.0, 0.0),
-        refractory_us=(0.0, 0.0),
-        bandwidth_hz=None,
-        half_light=None,
-        leak_hz=(0.0, 0.0),
         shot_noise_hz=(0.0572, 0.0572),
         noise_falloff=(0.0, 0.0),
         noise_spread=(0.0, 0.0),
         noise_on_share=(0.055 / 0.0572, 0.055 / 0.0572),
         on_after_off=(0.0, 0.0),
         off_after_on=(0.0, 0.0),
-        hot_pixel_share=(0.0, 0.0),
-        jitter_us=(0.0, 0.0),
-        readout_hz=None,
         stamp_us=1000,
         dark=1 / 255,
     ),
@@ -193,7 +188,7 @@ def draw_sensor(config: SensorConfig, size: Size, rng: np.random.Generator) -> S
     """Draw one sensor of `size` (width, height) from the ranges of `config`."""
     width, height = size
     threshold = rng.uniform(*config.threshold)
-    ratio = _log_uniform(rng, config.off_over_on)
+    ratio = log_uniform(rng, config.off_over_on)
     # One image of normal numbers serves three times: turned, it is as good as independent, and drawn for nothing.
     normal = rng.standard_normal((height, width), np.float32)
     spread = np.clip(1 + np.float32(rng.uniform(*config.mismatch)) * normal, 0.5, 1.5)
@@ -203,13 +198,13 @@ def draw_sensor(config: SensorConfig, size: Size, rng: np.random.Generator) -> S
         on=on,
         off=np.float32(threshold * ratio) * spread[::-1, ::-1],
         refractory_us=float(rng.uniform(*config.refractory_us)),
-        tau_us=1e6 / (2 * math.pi * _log_uniform(rng, config.bandwidth_hz)) if config.bandwidth_hz else 0.0,
-        half_light=_log_uniform(rng, config.half_light) if config.half_light else 0.0,
+        tau_us=1e6 / (2 * math.pi * log_uniform(rng, config.bandwidth_hz)) if config.bandwidth_hz else 0.0,
+        half_light=log_uniform(rng, config.half_light) if config.half_light else 0.0,
         leak=np.float32(leak_hz) * on * np.clip(1 + leak_spread * normal[::-1], 0, 2) if leak_hz else np.zeros((0, 0)),
         leak_hz=float(leak_hz),
         noise=_draw_noise(config, normal, rng),
         jitter_us=float(rng.uniform(*config.jitter_us)),
-        readout_hz=_log_uniform(rng, config.readout_hz) if config.readout_hz else math.inf,
+        readout_hz=log_uniform(rng, config.readout_hz) if config.readout_hz else math.inf,
         stamp_us=config.stamp_us,
         dark=config.dark,
         size=size,
@@ -228,15 +223,11 @@ def _draw_noise(config: SensorConfig, normal: np.ndarray, rng: np.random.Generat
         on_share=float(rng.uniform(*config.noise_on_share)),
         on_after_off=float(rng.uniform(*config.on_after_off)),
         off_after_on=float(rng.uniform(*config.off_after_on)),
-        on_after_off_us=_log_uniform(rng, config.on_after_off_us),
-        off_after_on_us=_log_uniform(rng, config.off_after_on_us),
+        on_after_off_us=log_uniform(rng, config.on_after_off_us),
+        off_after_on_us=log_uniform(rng, config.off_after_on_us),
         hot_pixels=rng.integers(0, normal.size, hot),
         hot_pixel_hz=np.exp(rng.uniform(math.log(config.hot_pixel_hz[0]), math.log(config.hot_pixel_hz[1]), hot)),
     )
-
-
-def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
-    return float(np.exp(rng.uniform(math.log(bounds[0]), math.log(bounds[1]))))
 
 
 class EventSensor:

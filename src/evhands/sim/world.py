@@ -76,10 +76,6 @@ class Actor:
         """(n, 21, 3) float32 m, camera frame, `openpose21`."""
         return self.posed(t_s).joints() * self.mirror
 
-    def hand_vertices(self, t_s: np.ndarray) -> np.ndarray:
-        """(n, v, 3) float32 m of the hand without its forearm."""
-        return self.posed(t_s).vertices() * self.mirror
-
     def vertices(self, t_s: np.ndarray) -> np.ndarray:
         """(n, v + a, 3) float32 m of hand and forearm."""
         posed = self.posed(t_s)
@@ -94,23 +90,19 @@ class Actor:
         vertices = np.concatenate([posed.vertices(), (wrist[:, None] + skinned).astype(np.float32)], 1)
         return vertices * self.mirror if self.side == "left" else vertices
 
-    def pose(self, t_s: np.ndarray) -> HandPose:
-        """The pose at times (n,), numpy float32."""
-        return self.labelled(self.posed(t_s))[0]
-
-    def labelled(self, posed: Posed, first: int = 0) -> tuple[HandPose, np.ndarray]:
-        """Pose and joints (m, 21, 3) from row `first` of what `posed` gave."""
+    def labelled(self, t_s: np.ndarray) -> tuple[HandPose, np.ndarray]:
+        """Pose, and joints (m, 21, 3) in metres, at times (m,); numpy float32."""
+        posed = self.posed(t_s)
         turned = -self.mirror if self.side == "left" else self.mirror  # a rotation vector is an axial vector
-        count = len(posed.rotation) - first
         pose = HandPose(
             side=self.side,
-            orientation=rotation_vector(posed.rotation[first:]).astype(np.float32) * turned,
-            wrist=posed.wrist[first:].astype(np.float32) * self.mirror,
-            joints=posed.fingers[first:].astype(np.float32) * turned,
-            shape=np.tile(subject_shape(self.subject), (count, 1)),
+            orientation=rotation_vector(posed.rotation).astype(np.float32) * turned,
+            wrist=posed.wrist.astype(np.float32) * self.mirror,
+            joints=posed.fingers.astype(np.float32) * turned,
+            shape=np.tile(subject_shape(self.subject), (len(t_s), 1)),
             hand_model=self.shaped.model.name,
         )
-        return pose, posed.joints()[first:] * self.mirror
+        return pose, posed.joints() * self.mirror
 
 
 @dataclass(frozen=True)
@@ -153,11 +145,7 @@ class World:
     def truth(self, t_us: np.ndarray, actor: int = 0) -> Truth:
         """The truth of one hand at any times (m,)."""
         t_us = np.asarray(t_us, np.int64)
-        return self.truth_of(self.actors[actor].posed(t_us * 1e-6), t_us, actor)
-
-    def truth_of(self, posed: Posed, t_us: np.ndarray, actor: int, first: int = 0) -> Truth:
-        """`truth` from poses at hand: those from row `first` on, which stand at `t_us`."""
-        pose, joints_m = self.actors[actor].labelled(posed, first)
+        pose, joints_m = self.actors[actor].labelled(t_us * 1e-6)
         joints_px = sensor_pixels(joints_m, self.camera).astype(np.float32)
         boxes_px = np.concatenate([joints_px.min(1), joints_px.max(1)], -1)
         return Truth(t_us, pose, joints_m, joints_px, boxes_px)
@@ -222,18 +210,18 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 
 
-def needed_times(world: World) -> tuple[np.ndarray, list[Posed], np.ndarray]:
-    """When to draw (us, int64, from 0 to the end, dense where things move fast), and poses on a grid (s) by the way.
+def needed_times(world: World) -> np.ndarray:
+    """When to draw (us, int64, from 0 to the end, dense where things move fast).
 
     ESIM's rule (Rebecq et al. 2018): the next image when the fastest point has moved `step_px`.
     """
     config = world.config
     grid_s = np.linspace(0, config.duration_us * 1e-6, max(config.duration_us // 4000, 1) + 1)
-    posed = [a.posed(grid_s) for a in world.actors]
     moved = np.zeros(len(grid_s) - 1)
-    for p in posed:
-        forearm = p.wrist + 0.06 * p.rotation[:, :, 0]
-        points = np.concatenate([p.joints().astype(np.float64), forearm[:, None]], 1)
+    for actor in world.actors:
+        posed = actor.posed(grid_s)
+        forearm = posed.wrist + 0.06 * posed.rotation[:, :, 0]
+        points = np.concatenate([posed.joints().astype(np.float64), forearm[:, None]], 1)
         moved = np.maximum(moved, _fastest(points, world.camera))
     for thing in world.things:
         moved = np.maximum(moved, _fastest(thing.at(grid_s)[:, ::5].astype(np.float64), world.camera))
@@ -243,7 +231,7 @@ def needed_times(world: World) -> tuple[np.ndarray, list[Posed], np.ndarray]:
     phase = np.concatenate([[0.0], np.cumsum(steps)])
     t_us = np.interp(np.linspace(0, phase[-1], math.ceil(phase[-1]) + 1), phase, grid_s * 1e6)
     lamp = world.lamp.times(config.duration_us * 1e-6) * 1e6
-    return np.unique(np.round(np.concatenate([t_us, lamp])).astype(np.int64)), posed, grid_s
+    return np.unique(np.round(np.concatenate([t_us, lamp])).astype(np.int64))
 
 
 def _fastest(points: np.ndarray, camera: Camera) -> np.ndarray:
