@@ -16,54 +16,53 @@ import numpy as np
 from evhands.data.shards import LabelledClip, ShardConfig, numbered_row, row_dtype
 from evhands.sim.config import ClipConfig
 from evhands.sim.generate import simulate_clip
-from evhands.sim.presets import SLOW
-from evhands.sim.sensor import SENSORS
+from evhands.sim.presets import TrainShares, train_clip
 
 VALIDATION_SUBJECTS = (1_000_100, 1_000_200)
 VALIDATION_SEED = 1_000_003
 """Added to the seed of the training clips."""
-
-WIDE, FINGERS, VIDEO = 0.2, 0.2, 0.15
-"""Shares of the training clips: widely turned hands, hands of which little but fingers moves, converted videos."""
-
-Kinds = list[tuple[ClipConfig, float]]
-"""Configurations of clips with their shares."""
+LABEL_HZ = 30.0
+ROW_SHARES = TrainShares(fast=0.15, fixed=0.3, fingers=0.1, holding=0.3, far=1.0, video=0.25)
+"""What training mixes: as the preset `train`, but many hands whose fingers hold, any distance, and some videos."""
 
 
-def clip_kinds(wide: float = WIDE, fingers: float = FINGERS, video: float = VIDEO) -> Kinds:
-    """The kinds of clips that training mixes, with their shares; the share `video` of each comes as a converted video.
+@dataclass(frozen=True)
+class RowSeries:
+    """Clips of one series: clip `index` of it is a function of the series and the index alone."""
 
-    Frontal and `wide` orientations move as the simulator's defaults do; in the share `fingers` the hand nearly stands
-    still while its fingers move, which makes few events and leaves most of the hand unseen.
-    """
-    frontal = ClipConfig(duration_us=540_000, step_px=1.0)
-    quiet = replace(frontal.sensor, shot_noise_hz=(0.0, 0.1))
-    kinds = [
-        (frontal, 1 - wide - fingers),
-        (replace(frontal, orientation="wide"), wide),
-        (replace(frontal, motion=SLOW, sensor=quiet), fingers),
-    ]
-    converted = replace(SENSORS["ideal"], threshold=(0.13, 0.3), mismatch=(0.03, 0.03), dark=0.01)
-    videos = [(replace(kind, sensor=converted, video_fps=30.0), share * video) for kind, share in kinds]
-    return [*((kind, share * (1 - video)) for kind, share in kinds), *videos]
+    shares: TrainShares = ROW_SHARES
+    seed: int = 0
+    subjects: tuple[int, int] | None = None
+    """First and last + 1 subject; None = those of the preset."""
 
+    def held_out(self) -> RowSeries:
+        """The series for validation: the same mixture, other numbers, subjects that no training shows."""
+        return RowSeries(self.shares, self.seed + VALIDATION_SEED, VALIDATION_SUBJECTS)
 
-def held_out_kinds(kinds: Kinds) -> Kinds:
-    """Validation: frontal clips with the simulator's usual motion, of subjects that no training shows."""
-    return [(replace(kinds[0][0], subjects=VALIDATION_SUBJECTS), 1.0)]
-
-
-def make_clip(kinds: Kinds, seed: int, index: int) -> LabelledClip:
-    """Clip `index` of a series: kinds come in turn by their shares (a golden-ratio sequence)."""
-    shares = np.cumsum([share for _, share in kinds])
-    kind = min(int(np.searchsorted(shares, (index * 0.6180339887) % 1, side="right")), len(shares) - 1)
-    clip = simulate_clip(kinds[kind][0], seed, index)
-    return LabelledClip(clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m)
+    def clip(self, index: int, config: ShardConfig) -> ClipConfig:
+        """A right hand (left ones are mirrored inside the estimator), just long enough for a row."""
+        drawn = train_clip(np.random.default_rng((self.seed, index, 9)), self.shares)
+        strides = config.windows - 1 + -(-config.inputs.window_us // config.inputs.stride_us)
+        return replace(
+            drawn,
+            duration_us=round(1e6 * strides / LABEL_HZ),
+            label_rate_hz=LABEL_HZ,
+            side="right",
+            subjects=self.subjects or drawn.subjects,
+        )
 
 
-def make_row(kinds: Kinds, seed: int, index: int, config: ShardConfig) -> np.ndarray:
+def make_clip(series: RowSeries, index: int, config: ShardConfig) -> LabelledClip:
+    """Clip `index` of a series, simulated."""
+    kind = series.clip(index, config)
+    clip = simulate_clip(kind, series.seed, index)
+    turned = kind.orientation != "frontal"
+    return LabelledClip(clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m, turned)
+
+
+def make_row(series: RowSeries, index: int, config: ShardConfig) -> np.ndarray:
     """The row of clip `index`: the same as `evhands prepare` writes for it."""
-    return numbered_row(make_clip(kinds, seed, index), config, seed, index)
+    return numbered_row(make_clip(series, index, config), config, series.seed, index)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class StreamedRows:
     """
 
     def __init__(
-        self, kinds: Kinds, seed: int, *, workers: int = 1, capacity: int = 6000, config: ShardConfig | None = None
+        self, series: RowSeries, *, workers: int = 1, capacity: int = 1500, config: ShardConfig | None = None
     ) -> None:
         config = config or ShardConfig()
         self._rows = np.zeros(capacity, row_dtype(config))
@@ -98,9 +97,7 @@ class StreamedRows:
         context = multiprocessing.get_context("spawn")
         self._queue: Any = context.Queue(maxsize=16)
         self._workers = [
-            context.Process(
-                target=_simulate_without_end, args=(self._queue, kinds, seed, w, workers, config), daemon=True
-            )
+            context.Process(target=_simulate_without_end, args=(self._queue, series, w, workers, config), daemon=True)
             for w in range(workers)
         ]
         for worker in self._workers:
@@ -142,12 +139,12 @@ class StreamedRows:
         return self._rows[indices]
 
 
-def _simulate_without_end(out: Any, kinds: Kinds, seed: int, first: int, step: int, config: ShardConfig) -> None:
+def _simulate_without_end(out: Any, series: RowSeries, first: int, step: int, config: ShardConfig) -> None:
     import torch
 
     torch.set_num_threads(1)
     index = first
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            out.put(make_row(kinds, seed, index, config).tobytes())
+            out.put(make_row(series, index, config).tobytes())
             index += step

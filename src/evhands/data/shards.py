@@ -28,11 +28,12 @@ class ShardConfig:
     window."""
 
     inputs: InputConfig = FILLED
-    windows: int = 11
+    windows: int = 56
+    """Windows of a clip: long enough to learn what to remember."""
     clips_per_shard: int = 64
     shift: float = 0.07
     scale: float = 0.10
-    overviews: int = 2
+    overviews: int = 4
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class LabelledClip:
     label_t_us: np.ndarray
     pose: HandPose
     joints_m: np.ndarray
+    turned: bool = False
+    """Whether its orientations are those of `free` instead of `frontal`."""
 
 
 def row_dtype(config: ShardConfig) -> np.dtype:
@@ -58,6 +61,7 @@ def row_dtype(config: ShardConfig) -> np.dtype:
             ("rotvecs", "f4", (T, 15, 3)),
             ("shape", "f4", (10,)),
             ("events", "i4", (T,)),
+            ("turned", "u1"),
             ("overview", "u1", (config.overviews, 2, h, w)),
             ("box", "f4", (config.overviews, 3)),
         ]
@@ -83,6 +87,7 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     row["orientation"] = clip.pose.orientation[last]
     row["rotvecs"] = clip.pose.joints[last]
     row["shape"] = clip.pose.shape[last[-1]]
+    row["turned"] = clip.turned
     row["events"] = [len(w.events) for w in windows]
     for k, i in enumerate(rng.choice(config.windows, config.overviews, replace=False)):
         seen = filled_window(windows[i], clip.events, None, clip.camera, config.inputs)

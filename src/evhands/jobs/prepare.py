@@ -13,28 +13,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from evhands import __version__
 from evhands.data.shards import LabelledClip, ShardConfig, write_shard
 from evhands.files import replacing
-from evhands.simulated_rows import (
-    FINGERS,
-    VALIDATION_SEED,
-    VALIDATION_SUBJECTS,
-    VIDEO,
-    WIDE,
-    Kinds,
-    clip_kinds,
-    held_out_kinds,
-    make_clip,
-)
-from evhands.types import InputError
+from evhands.sim.presets import TrainShares
+from evhands.simulated_rows import ROW_SHARES, VALIDATION_SUBJECTS, RowSeries, make_clip
 
 
 def prepare(
     out: Path,
     *,
-    clips: int = 20_000,
-    val_clips: int = 512,
-    wide: float = WIDE,
-    fingers: float = FINGERS,
-    video: float = VIDEO,
+    clips: int = 10_000,
+    val_clips: int = 192,
+    shares: TrainShares = ROW_SHARES,
     seed: int = 0,
     workers: int = 1,
 ) -> None:
@@ -45,30 +33,22 @@ def prepare(
 
     Args:
         out: folder to write; shards go to OUT/train and OUT/val, every setting to OUT/card.json.
-        clips: training clips of 0.54 s each.
-        val_clips: validation clips, all in the frontal range.
-        wide: share of the training clips with orientations far from frontal.
-        fingers: share of the training clips in which little but the fingers moves.
-        video: share of the training clips whose events come from frames, as `evhands convert` makes them of a video.
+        clips: training clips of about 2 s each.
+        val_clips: validation clips of the same mixture.
+        shares: what the clips show: --shares.free, --shares.holding, --shares.video ...
         seed: clip i is a function of (seed, i) alone.
         workers: processes; one a core.
     """
-    config = ShardConfig()
-    if min(wide, fingers, video) < 0 or wide + fingers > 1 or video > 1:
-        raise InputError(
-            f"Found the shares --wide {wide}, --fingers {fingers} and --video {video}: wanted all >= 0, the first two "
-            "together <= 1, and the last <= 1."
-        )
-    kinds = clip_kinds(wide, fingers, video)
+    config, series = ShardConfig(), RowSeries(shares, seed)
     jobs = [("val", k) for k in range(_shards(val_clips, config))] + [
         ("train", k) for k in range(_shards(clips, config))
     ]
     out.mkdir(parents=True, exist_ok=True)
-    _write_card(out, config, seed, kinds)
+    _write_card(out, config, series)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, refresh_per_second=1) as bar:
         row = bar.add_task("clips", total=len(jobs) * config.clips_per_shard)
-        for _ in _made(jobs, out, config, seed, kinds, workers):
+        for _ in _made(jobs, out, config, series, workers):
             bar.advance(row, config.clips_per_shard)
     print(f"Wrote {len(jobs)} shards to {out}. Next: evhands train RUN --data {out}")
 
@@ -77,10 +57,10 @@ def _shards(clips: int, config: ShardConfig) -> int:
     return -(-clips // config.clips_per_shard)
 
 
-def _write_card(out: Path, config: ShardConfig, seed: int, kinds: Kinds) -> None:
+def _write_card(out: Path, config: ShardConfig, series: RowSeries) -> None:
     card = {
-        "simulator": [{"share": share, **asdict(kind)} for kind, share in kinds], "shards": asdict(config),
-        "seed": seed, "validation_subjects": VALIDATION_SUBJECTS, "evhands": __version__,
+        "shares": asdict(series.shares), "first_clip": asdict(series.clip(0, config)), "shards": asdict(config),
+        "seed": series.seed, "validation_subjects": VALIDATION_SUBJECTS, "evhands": __version__,
     }  # fmt: skip
     with replacing(out / "card.json") as temporary:
         temporary.write_text(json.dumps(card, indent=1))
@@ -93,20 +73,14 @@ class _Job:
     folder: Path
     number: int
     config: ShardConfig
-    seed: int
-    kinds: Kinds
+    series: RowSeries
 
 
 def _made(
-    jobs: list[tuple[str, int]],
-    out: Path,
-    config: ShardConfig,
-    seed: int,
-    kinds: Kinds,
-    workers: int,
+    jobs: list[tuple[str, int]], out: Path, config: ShardConfig, series: RowSeries, workers: int
 ) -> Iterator[Path]:
-    series = {"train": (seed, kinds), "val": (seed + VALIDATION_SEED, held_out_kinds(kinds))}
-    todo = [_Job(out / split, number, config, *series[split]) for split, number in jobs]
+    splits = {"train": series, "val": series.held_out()}
+    todo = [_Job(out / split, number, config, splits[split]) for split, number in jobs]
     if workers == 1:
         yield from map(_shard, todo)
         return
@@ -120,6 +94,6 @@ def _shard(job: _Job) -> Path:
     torch.set_num_threads(1)
 
     def make(index: int) -> LabelledClip:
-        return make_clip(job.kinds, job.seed, index)
+        return make_clip(job.series, index, job.config)
 
-    return write_shard(job.folder, job.number, make, job.config, job.seed)
+    return write_shard(job.folder, job.number, make, job.config, job.series.seed)

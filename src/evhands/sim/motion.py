@@ -26,7 +26,7 @@ from evhands.sim.rotations import rotation_matrix as rotation_matrix
 from evhands.sim.rotations import rotation_vector as rotation_vector
 from evhands.types import Size
 
-Style = Literal["random", "fixed"]
+Style = Literal["random", "fixed", "folding"]
 Speed = Literal["normal", "fast"]
 
 
@@ -40,12 +40,13 @@ class MotionConfig:
     style: Style = "random"
     """What the fingers do. random: poses between, of and beyond gestures, fingers together or each by itself.
     fixed: whole-hand moves from one named gesture of `evhands.sim.gestures.LIBRARY` to the next, each held for a while
-    (the two gesture types of EvRealHands)."""
+    (the two gesture types of EvRealHands). folding: every finger by itself folds or stretches, and stays so for a
+    while: most fingers are stretched most of the time, and a folded one makes no events until it moves again."""
     keyframe_s: tuple[float, float] = (0.15, 1.2)
     hold_share: float = 0.15
     """Share of the moves that stay where they are."""
     gesture_hold_s: tuple[float, float] = (0.2, 1.5)
-    """How long a fixed gesture is held."""
+    """How long a fixed gesture, or a folded or stretched finger, is held."""
     gesture_spread: float = 0.0
     """Standard deviation in rad by which an angle of a fixed gesture differs from the library's, each time it is shown;
     with 0 tips that should touch do."""
@@ -119,7 +120,8 @@ class Motion:
     tremor: np.ndarray
     """(3, 3): amplitude in m, frequency in Hz and phase of x, y, z."""
     gestures: tuple[str, ...] = ()
-    """Name of the gesture at each keyframe of the only track of `fingers`; empty if fingers move at random."""
+    """Name of the gesture at each keyframe of the only track of `fingers`; empty unless the style is fixed."""
+    style: Style = "random"
 
     def angles(self, t_s: np.ndarray) -> np.ndarray:
         """Anatomical finger angles (n, a) in radians."""
@@ -180,7 +182,7 @@ class Motion:
         held = [name for name in self.gesture(t_s) if name]
         in_order = [name for i, name in enumerate(held) if i == 0 or name != held[i - 1]]
         return {
-            "style": "fixed" if self.gestures else "random",
+            "style": self.style,
             "gestures": in_order,
             "peak_speed_m_s": _peak(self.wrist_velocity(t_s)),
             "peak_turn_rad_s": _peak(self.turn_rate(t_s)),
@@ -205,17 +207,56 @@ def draw_motion(config: MotionConfig, view: View, duration_s: float, rng: np.ran
     if config.style == "fixed":
         track, gestures = _draw_gestures(config, duration_s, rng)
         fingers: tuple[tuple[np.ndarray, Track], ...] = ((np.arange(len(open_hand.ANGLE_NAMES)), track),)
+    elif config.style == "folding":
+        fingers = _draw_folding(config, duration_s, rng)
     else:
         fingers = _draw_fingers(config, duration_s, rng)
-    return Motion(fingers, turn, rotations, path, Track(wobble_times, wobble), tremor, gestures)
+    return Motion(fingers, turn, rotations, path, Track(wobble_times, wobble), tremor, gestures, config.style)
+
+
+def _finger_groups() -> list[np.ndarray]:
+    """Indices of the angles of each finger, thumb first."""
+    owner = np.array([FINGERS.index(name.split("_")[0]) for name in open_hand.ANGLE_NAMES])
+    return [np.flatnonzero(owner == f) for f in range(len(FINGERS))]
+
+
+FOLDING_SHARES = (0.5, 0.3, 0.2)
+"""How often a finger goes to where it is stretched, folded, or anywhere in its natural range."""
+
+
+def _draw_folding(
+    config: MotionConfig, duration_s: float, rng: np.random.Generator
+) -> tuple[tuple[np.ndarray, Track], ...]:
+    """Every finger by itself: a move, a hold, a move ..., each as long as drawn or as its speed needs."""
+    speed = log_uniform(rng, config.finger_speed)
+    fingers = []
+    for indices in _finger_groups():
+        times = [-rng.random() * log_uniform(rng, config.gesture_hold_s)]
+        keys = [_finger_place(indices, rng)]
+        while times[-1] <= duration_s:
+            goal = _finger_place(indices, rng)
+            move = max(log_uniform(rng, config.keyframe_s), PEAK * float(np.abs(goal - keys[-1]).max()) / speed)
+            held = times[-1] + log_uniform(rng, config.gesture_hold_s)
+            times, keys = [*times, held, held + move], [*keys, keys[-1], goal]
+        fingers.append((indices, Track(np.array(times), np.stack(keys))))
+    return tuple(fingers)
+
+
+def _finger_place(indices: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Angles of one finger: stretched or folded as in a few gestures, a little different each time, or any natural."""
+    kind = rng.choice(3, p=FOLDING_SHARES)
+    if kind == 2:
+        return open_hand.sample_natural_angles(rng, 1)[0, indices]
+    names = (("five", "stop", "letter_b"), ("ten", "letter_e", "letter_a"))[kind]
+    angles = LIBRARY[names[rng.integers(len(names))]] + rng.normal(0, 0.1, len(open_hand.ANGLE_NAMES))
+    return open_hand.clip_angles(angles)[indices]
 
 
 def _draw_fingers(
     config: MotionConfig, duration_s: float, rng: np.random.Generator
 ) -> tuple[tuple[np.ndarray, Track], ...]:
     """Whole-hand keyframes, or (in 40 % of the clips) every finger with times of its own."""
-    owner = np.array([FINGERS.index(name.split("_")[0]) for name in open_hand.ANGLE_NAMES])
-    groups = [np.flatnonzero(owner == f) for f in range(5)] if rng.random() < 0.4 else [np.arange(len(owner))]
+    groups = _finger_groups() if rng.random() < 0.4 else [np.arange(len(open_hand.ANGLE_NAMES))]
     speed = log_uniform(rng, config.finger_speed)
     fingers = []
     for indices in groups:

@@ -11,6 +11,7 @@ import numpy as np
 from evhands.sim.config import CAMERAS, TEST_SUBJECTS, ClipConfig
 from evhands.sim.motion import SPEEDS, MotionConfig, Orientation
 from evhands.sim.scenery import LightType, SceneConfig
+from evhands.sim.sensor import SENSORS
 
 PresetName = Literal["demo", "train", "testset", "fast", "ego", "two-hands", "evrealhands"]
 
@@ -29,6 +30,12 @@ class TrainShares:
     """Moves between named gestures."""
     fingers: float = 0.1
     """The hand nearly stands still while fingers move."""
+    holding: float = 0.0
+    """It nearly stands still, and fingers move and then stay for a while: what is to be seen must be remembered."""
+    far: float = 0.25
+    """The hand is 0.3 to 1.2 m away; the others are within 0.5 m, where they fill more of the image."""
+    video: float = 0.0
+    """The events are those of an ordinary video, as `evhands convert` makes them."""
     highlight: float = 0.1
     flash: float = 0.08
     mains: float = 0.02
@@ -40,11 +47,19 @@ class TrainShares:
 
 SLOW = MotionConfig(peak_speed=(0.003, 0.08), peak_turn=(0.02, 0.8), hold_share=0.4, wobble_m=(0.0002, 0.003))
 """Little but the fingers moves."""
+HOLDING = replace(
+    SLOW, keyframe_s=(0.1, 0.6), gesture_hold_s=(0.2, 1.5), gesture_spread=0.1, hold_share=0.3, finger_speed=(2.0, 20.0)
+)
+"""Fingers that stay where they went."""
 LIVELY = MotionConfig(
     keyframe_s=(0.15, 0.8), hold_share=0.1, peak_speed=(0.3, 3.0), peak_turn=(1.0, 20.0), finger_speed=(2.0, 25.0)
 )
 """The usual motion of training: nobody needs to learn much from hands that hardly move."""
 FAST = SPEEDS["fast"]
+HOLDING_FIXED = 0.4
+"""Share of the hands with holding fingers that show named gestures; in the others every finger moves by itself."""
+VIDEO_SENSOR = replace(SENSORS["ideal"], threshold=(0.13, 0.3), mismatch=(0.03, 0.03), dark=0.01)
+"""What `evhands convert` looks at a video with."""
 TEST_BUCKETS: tuple[tuple[str, LightType, str], ...] = (
     ("normal_fixed", "normal", "fixed"),
     ("normal_random", "normal", "random"),
@@ -69,8 +84,15 @@ def motion_of(style: str) -> MotionConfig:
 def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
     """One clip of `train`, drawn by `rng`."""
     style = rng.random()
-    motion = FAST if style < shares.fast else SLOW if style < shares.fast + shares.fingers else LIVELY
-    if motion is not FAST and rng.random() < shares.fixed:
+    motion = LIVELY
+    for kind, share in ((FAST, shares.fast), (SLOW, shares.fingers), (HOLDING, shares.holding)):
+        style -= share
+        if style < 0:
+            motion = kind
+            break
+    if motion is HOLDING:
+        motion = replace(HOLDING, style="fixed" if rng.random() < HOLDING_FIXED else "folding")
+    elif motion is not FAST and rng.random() < shares.fixed:
         motion = replace(motion, style="fixed")
     scene = SceneConfig(
         light=_light(rng.random(), shares),
@@ -81,14 +103,18 @@ def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
         gloss=(0.0, 0.12),
     )
     orientation: Orientation = "free" if rng.random() < shares.free else "frontal"
+    depth_m = (0.3, 1.2) if rng.random() < shares.far else (0.3, 0.5)
+    video = shares.video > 0 and rng.random() < shares.video
     return ClipConfig(
         duration_us=1_000_000,
         label_rate_hz=LABEL_HZ,
-        depth_m=(0.3, 1.2) if rng.random() < 0.25 else (0.3, 0.5),
+        depth_m=depth_m,
         orientation=orientation,
         side="any",
         motion=motion,
         scene=scene,
+        sensor=VIDEO_SENSOR if video else SENSORS["davis346"],
+        video_fps=30.0 if video else 0.0,
         step_px=1.0,
     )
 
