@@ -10,38 +10,47 @@ import pytest
 
 from evhands.data.shards import ShardConfig, write_shard
 from evhands.jobs.train import train
-from evhands.simulated_rows import StreamedRows, clip_kinds, held_out_kinds, make_clip, make_row
+from evhands.sim.presets import HOLDING
+from evhands.simulated_rows import ROW_SHARES, RowSeries, StreamedRows, make_clip, make_row
 from evhands.types import InputError
 
-KINDS = [
-    (replace(kind, size=(120, 90), focal_px=115.0, duration_us=440_000), share)
-    for kind, share in clip_kinds(wide=0.2, fingers=0.2, video=0.5)
-]
-SHARD = ShardConfig(clips_per_shard=2)
+SHARD = ShardConfig(windows=6, clips_per_shard=2)
+SERIES = RowSeries(seed=3)
 
 
-def test_shares_of_kinds_are_kept_and_add_up() -> None:
-    assert sum(share for _, share in KINDS) == pytest.approx(1)
-    assert sum(share for kind, share in KINDS if kind.video_fps) == pytest.approx(0.5)
-    assert sum(share for kind, share in KINDS if kind.orientation == "wide") == pytest.approx(0.2)
+def test_shares_are_kept() -> None:
+    clips = [RowSeries(replace(ROW_SHARES, free=0.4, video=0.5, holding=0.3)).clip(i, SHARD) for i in range(400)]
+    for share, wanted in (
+        (np.mean([clip.video_fps > 0 for clip in clips]), 0.5),
+        (np.mean([clip.orientation == "free" for clip in clips]), 0.4),
+        (np.mean([clip.motion.keyframe_s == HOLDING.keyframe_s for clip in clips]), 0.3),
+    ):
+        assert abs(share - wanted) < 4 * np.sqrt(0.25 / 400)
 
 
 def test_validation_shows_hands_that_training_does_not() -> None:
-    ((held_out, _),) = held_out_kinds(KINDS)
-    assert min(held_out.subjects) >= max(kind.subjects[1] for kind, _ in KINDS)
+    held_out = SERIES.held_out()
+    assert min(held_out.clip(0, SHARD).subjects) >= max(SERIES.clip(0, SHARD).subjects)
+    assert held_out.seed != SERIES.seed
+
+
+def test_clips_are_just_long_enough_for_a_row() -> None:
+    clip = make_clip(SERIES, 1, SHARD)
+    first = clip.label_t_us[-SHARD.windows] - SHARD.inputs.window_us
+    assert 0 <= first < 1e6 / 30 + 1 and len(clip.label_t_us) >= SHARD.windows
 
 
 def test_a_shard_holds_the_rows_that_are_streamed(tmp_path: Path) -> None:
-    path = write_shard(tmp_path, 0, lambda index: make_clip(KINDS, 3, index), SHARD, 3)
+    path = write_shard(tmp_path, 0, lambda index: make_clip(SERIES, index, SHARD), SHARD, SERIES.seed)
     rows = np.load(path)
     for index in range(2):
-        assert make_row(KINDS, 3, index, SHARD).tobytes() == rows[index].tobytes()
+        assert make_row(SERIES, index, SHARD).tobytes() == rows[index].tobytes()
 
 
 @pytest.mark.slow
 def test_workers_stream_the_same_rows_and_the_newest_stay() -> None:
-    wanted = {make_row(KINDS, 4, index, SHARD).tobytes() for index in range(8)}
-    with StreamedRows(KINDS, 4, workers=2, capacity=6, config=SHARD) as stream:
+    wanted = {make_row(SERIES, index, SHARD).tobytes() for index in range(8)}
+    with StreamedRows(SERIES, workers=2, capacity=6, config=SHARD) as stream:
         stream.wait_for(6)
         assert len(stream) == 6
         taken = stream.take(np.arange(6))

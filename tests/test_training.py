@@ -13,6 +13,7 @@ import torch
 from evhands.data.shards import ShardConfig, ShardPool, row_dtype
 from evhands.models.checkpoint import read_checkpoint
 from evhands.recipes import RECIPES, SmallTask, augmented, moved, small_recipe
+from evhands.simulated_rows import MemoryRows
 from evhands.training import train
 from evhands.types import InputError
 
@@ -48,7 +49,7 @@ def shards(tmp_path: Path) -> Path:
 
 def config(steps: int, **changes):
     return replace(
-        small_recipe(), steps=steps, hours=9.0, images=8, windows=(2,), warmup_steps=2, validate_every=10, **changes
+        small_recipe(), steps=steps, hours=9.0, images=8, windows=2, warmup_steps=2, validate_every=10, **changes
     )
 
 
@@ -68,11 +69,11 @@ def test_stopped_and_resumed_is_uninterrupted(shards, monkeypatch):
     interrupted = {"calls": 0}
     draw = SmallTask.sample
 
-    def sample(self, pool, rng):
+    def sample(self, pool, rng, lanes):
         interrupted["calls"] += 1
         if interrupted["calls"] == 4:
             raise KeyboardInterrupt
-        return draw(self, pool, rng)
+        return draw(self, pool, rng, lanes)
 
     monkeypatch.setattr(SmallTask, "sample", sample)
     with pytest.raises(KeyboardInterrupt):
@@ -115,4 +116,49 @@ def test_moved_pictures_take_their_boxes_along():
 def test_validation_looks_at_all_rows(shards):
     task = SmallTask(config(1))
     figures = task.figures(task.model.eval(), ShardPool(shards / "val"))
-    assert set(figures) == {"mpjpe_mm", "pa_mpjpe_mm", "uv_px"} and all(np.isfinite(v) for v in figures.values())
+    names = {"mpjpe_mm", "pa_mpjpe_mm", "uv_px"}
+    assert set(figures) == names | {f"free_{name}" for name in names}
+    assert all(np.isfinite(figures[name]) for name in names)
+
+
+def test_validation_tells_turned_hands_from_frontal_ones(shards):
+    task = SmallTask(config(1))
+    rows = np.load(shards / "val" / "shard-00000.npy")
+    rows["turned"] = [0, 1, 0, 1]
+    figures = task.figures(task.model.eval(), MemoryRows(rows))
+    for prefix, part in (("", rows[[0, 2]]), ("free_", rows[[1, 3]])):
+        part["turned"] = 0
+        alone = task.figures(task.model.eval(), MemoryRows(part))
+        assert figures[f"{prefix}mpjpe_mm"] == pytest.approx(alone["mpjpe_mm"], rel=1e-5)
+
+
+def test_chunks_with_carried_memory_say_what_the_whole_clip_says(shards):
+    """A clip in two steps, the second with the memory of the first, is the clip in one."""
+    task = SmallTask(config(1)).eval()
+    rows = np.load(shards / "val" / "shard-00000.npy")
+    whole, _, _ = task.outputs(task.model, task.batch(rows, np.tile(np.arange(4), (4, 1))))
+    first, _, memory = task.outputs(task.model, task.batch(rows, np.tile([0, 1], (4, 1))))
+    second, _, _ = task.outputs(task.model, task.batch(rows, np.tile([2, 3], (4, 1))) | {"memory": memory})
+    torch.testing.assert_close(torch.cat([first.uv, second.uv]), whole.uv, atol=1e-5, rtol=1e-4)
+
+
+def test_lanes_walk_through_whole_clips_in_order(shards):
+    """Each lane goes on where it was until its clip is done; a new clip begins at its start, with empty memory."""
+    task, pool = SmallTask(config(1)), ShardPool(shards / "train")
+    _, lanes = task.sample(pool, np.random.default_rng(0), None)
+    for step in range(1, 12):
+        before = replace(lanes, memory=torch.ones_like(lanes.memory))
+        batch, lanes = task.sample(pool, np.random.default_rng(step), before)
+        fresh = before.next + before.stride >= 4
+        assert (lanes.next - 2 * lanes.stride == np.where(fresh, 0, before.next)).all()
+        assert (batch["memory"].flatten(1)[torch.from_numpy(fresh)] == 0).all()
+        assert (batch["memory"].flatten(1)[torch.from_numpy(~fresh)] == 1).all()
+        assert (lanes.rows["joints"][~fresh] == before.rows["joints"][~fresh]).all()
+        assert (lanes.next <= 4 + lanes.stride - 1).all()
+
+
+def test_a_run_may_begin_with_given_weights(shards):
+    start = read_checkpoint(train(config(2), "small", shards, shards / "first", device="cpu")).model
+    path = train(config(1, learning_rate=1e-12), "small", shards, shards / "second", start=start, device="cpu")
+    for name, value in read_checkpoint(path).model.named_parameters():
+        torch.testing.assert_close(value, dict(start.named_parameters())[name], atol=1e-6, rtol=1e-5)

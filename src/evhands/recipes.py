@@ -9,14 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
 from evhands.data.shards import Pool
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.detector import STRIDE, Detector, DetectorConfig, detector_losses
 from evhands.models.small import Decoded, SmallConfig, SmallEstimator, SmallOutput
-from evhands.models.small_losses import SmallLossWeights, small_losses, small_target
+from evhands.models.small_losses import SmallLossWeights, SmallTarget, small_losses, small_target
 
 Tensors = dict[str, Tensor]
 
@@ -33,36 +32,65 @@ class TrainConfig:
     weight_decay: float = 0.02
     warmup_steps: int = 300
     images: int = 48
-    """Images a step: lengths of sequences are drawn from `windows`, and as many clips as fill them."""
-    windows: tuple[int, ...] = (2, 4, 6, 10)
+    """Images a step."""
+    windows: int = 6
+    """Windows of a clip that a step looks at and sends gradients through. The next step goes on in the same clips with
+    the memory that this one left (truncated backpropagation through time), so that what a still finger looked like
+    when it last moved must be remembered, as in tracking."""
     average: float = 0.998
     """Decay of the averaged weights, which are the ones that are shipped."""
     clip_norm: float = 1.0
-    bf16: bool = True
-    """The network's convolutions in bfloat16 while training: quicker where the processor has it (AVX512-BF16, AMX, most
-    GPUs). Everything else, and validation, keeps 32 bits."""
+    bf16: bool | None = None
+    """The network's convolutions in bfloat16 while training; None = where the processor or GPU has it (elsewhere it is
+    imitated, eight times slower than 32 bits). Everything else, and validation, keeps 32 bits."""
     validate_every: int = 1000
     save_every_s: float = 120.0
     seed: int = 0
-    turned_share: float = 0.3
-    """Share that is kept of the clips outside the frontal range, which are harder and can wait."""
     thinning: float = 0.6
     """Largest share of the pixels of a window that augmentation empties, as a sensor with a higher threshold would."""
     noise: float = 0.01
     """Largest share of the pixels that augmentation sets at random."""
 
 
+@dataclass(frozen=True)
+class Lanes:
+    """Clips that are on their way through a training, side by side, and the memory of each: what a step hands to the
+    next. B lanes."""
+
+    rows: np.ndarray
+    """(B,) rows of clips, copied: a pool may replace its own meanwhile."""
+    next: np.ndarray
+    """(B,) the window that comes next."""
+    stride: np.ndarray
+    """(B,) 1 or 2: every window, or every other."""
+    memory: Tensor
+    """Of the network, one a lane; zero where a clip begins."""
+
+    def state(self) -> Tensors:
+        """As tensors, to be saved with a run."""
+        rows = torch.from_numpy(self.rows.view(np.uint8).reshape(len(self.rows), -1).copy())
+        return {"rows": rows, "next": torch.from_numpy(self.next), "stride": torch.from_numpy(self.stride),
+                "memory": self.memory}  # fmt: skip
+
+    @classmethod
+    def of(cls, state: Tensors, dtype: np.dtype) -> Lanes:
+        """From what `state` gave."""
+        rows = state["rows"].numpy().reshape(-1).view(dtype)
+        return cls(rows, state["next"].numpy(), state["stride"].numpy(), state["memory"])
+
+
 class Task(nn.Module, ABC):
-    """A model with its losses: `forward` of a batch gives named per-sample losses; the loop knows no more than this."""
+    """A model with its losses: `forward` of a batch gives named per-sample losses, and what a later step of the same
+    clips must know; the loop knows no more than this."""
 
     model: nn.Module
 
     @abstractmethod
-    def sample(self, pool: Pool, rng: np.random.Generator) -> Tensors:
-        """An augmented training batch of about `config.images` images, all drawn by `rng`."""
+    def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, Lanes | None]:
+        """An augmented training batch of about `config.images` images, all drawn by `rng`, and the lanes behind it."""
 
     @abstractmethod
-    def forward(self, batch: Tensors) -> Tensors: ...
+    def forward(self, batch: Tensors) -> tuple[Tensors, Tensor | None]: ...
 
     @abstractmethod
     def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
@@ -80,71 +108,99 @@ class SmallTask(Task):
         self.config = config
         self.model = SmallEstimator(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def sample(self, pool: Pool, rng: np.random.Generator) -> Tensors:
-        count = int(rng.choice(self.config.windows))
-        rows = self._drawn(pool, max(self.config.images // count, 4), rng)
-        total = rows["lnes"].shape[1]
-        step = 1 + int(rng.random() < 0.5 and 2 * (count - 1) < total)
-        first = rng.integers(0, total - step * (count - 1))
-        return self.batch(rows, first + step * np.arange(count), rng)
+    def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, Lanes]:
+        lanes = self._advanced(pool, rng, lanes)
+        chosen = lanes.next[:, None] + lanes.stride[:, None] * np.arange(self.config.windows)
+        batch = self.batch(lanes.rows, chosen, rng) | {"memory": lanes.memory}
+        return batch, dataclasses.replace(lanes, next=chosen[:, -1] + lanes.stride)
 
-    def _drawn(self, pool: Pool, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Rows at random, those of turned hands more rarely."""
-        rows = pool.take(rng.integers(0, len(pool), 2 * count))
-        kept = frontal(rows["orientation"][:, 0]) | (rng.random(len(rows)) < self.config.turned_share)
-        order = np.argsort(~kept, kind="stable")
-        return rows[order[:count]]
+    def _advanced(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> Lanes:
+        """The lanes of the next step: a clip without enough windows left gives way to one drawn anew.
+
+        At first the lanes begin anywhere in their clips, so that they do not end together.
+        """
+        length = self.config.windows
+        if lanes is None:
+            count = max(self.config.images // length, 2)
+            rows, stride = pool.take(rng.integers(0, len(pool), count)), _strides(rng, count)
+            last = rows["lnes"].shape[1] - stride * (length - 1)
+            return Lanes(rows, rng.integers(0, last), stride, self.model.initial_state(count))
+        ended = np.flatnonzero(lanes.next + lanes.stride * (length - 1) >= lanes.rows["lnes"].shape[1])
+        rows, next_, stride, memory = lanes.rows.copy(), lanes.next.copy(), lanes.stride.copy(), lanes.memory.clone()
+        if len(ended):
+            rows[ended] = pool.take(rng.integers(0, len(pool), len(ended)))
+            next_[ended], stride[ended], memory[ended] = 0, _strides(rng, len(ended)), 0.0
+        return Lanes(rows, next_, stride, memory)
 
     def batch(self, rows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
-        """Tensors (T, B, ...) of the chosen windows of some rows, augmented where a generator is given."""
-        lnes = rows["lnes"][:, chosen].astype(np.float32) / 255
+        """Tensors (T, B, ...) of the windows `chosen` (B, T) of some rows, augmented where a generator is given."""
+        lane = np.arange(len(rows))[:, None]
+        lnes = rows["lnes"][lane, chosen].astype(np.float32) / 255
         if rng is not None:
             lnes = augmented(lnes, rng, self.config.thinning, self.config.noise)
-        values = {name: rows[name][:, chosen] for name in ("K", "joints", "orientation", "rotvecs")} | {"lnes": lnes}
+        values = {name: rows[name][lane, chosen] for name in ("K", "joints", "orientation", "rotvecs")} | {"lnes": lnes}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(np.swapaxes(v, 0, 1))) for name, v in values.items()}
         shape = torch.from_numpy(np.ascontiguousarray(rows["shape"]))
-        return tensors | {"shape": shape.expand(len(chosen), -1, -1)}
+        return tensors | {"shape": shape.expand(chosen.shape[1], -1, -1)}
 
-    def outputs(self, model: SmallEstimator, batch: Tensors) -> tuple[SmallOutput, Decoded]:
+    def outputs(self, model: SmallEstimator, batch: Tensors) -> tuple[SmallOutput, Decoded, Tensor]:
+        """What the network says, the hand laid on it, and the memory it leaves."""
         lnes = batch["lnes"]
-        with torch.autocast(lnes.device.type, torch.bfloat16, enabled=self.config.bf16 and model.training):
-            output, _ = model.network(lnes, model.initial_state(lnes.shape[1]))
-        return output, model.decode(output, batch["K"])
+        memory = batch["memory"] if "memory" in batch else model.initial_state(lnes.shape[1])
+        bf16 = quick_bfloat16(lnes.device) if self.config.bf16 is None else self.config.bf16
+        with torch.autocast(lnes.device.type, torch.bfloat16, enabled=bf16 and model.training):
+            output, memory = model.network(lnes, memory)
+        return output, model.decode(output, batch["K"]), memory.detach()
 
-    def forward(self, batch: Tensors) -> Tensors:
-        output, decoded = self.outputs(self.model, batch)
-        target = small_target(
-            batch["joints"],
-            batch["orientation"],
-            batch["rotvecs"],
-            batch["shape"],
-            batch["K"],
-            self.model.input_config.size_px,
-        )
-        return small_losses(output, decoded, target)
+    def forward(self, batch: Tensors) -> tuple[Tensors, Tensor]:
+        output, decoded, memory = self.outputs(self.model, batch)
+        return small_losses(output, decoded, self._target(self.model, batch)), memory
+
+    def _target(self, model: SmallEstimator, batch: Tensors) -> SmallTarget:
+        return small_target(
+            batch["joints"], batch["orientation"], batch["rotvecs"], batch["shape"], batch["K"],
+            model.input_config.size_px,
+        )  # fmt: skip
 
     @torch.inference_mode()
     def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
-        """MPJPE and PA-MPJPE in millimetres over all windows, and of the heat maps in pixels."""
+        """MPJPE and PA-MPJPE in millimetres over all windows of all clips, memory carried through each, of hands in
+        the frontal range and of turned ones; and the error of the heat maps in pixels of the crop."""
         assert isinstance(model, SmallEstimator)
         errors: dict[str, list[np.ndarray]] = {"mpjpe_mm": [], "pa_mpjpe_mm": [], "uv_px": []}
-        for rows in row_batches(pool, 16):
-            batch = self.batch(rows, np.arange(rows["lnes"].shape[1]))
-            output, decoded = self.outputs(model, batch)
-            target = small_target(
-                batch["joints"],
-                batch["orientation"],
-                batch["rotvecs"],
-                batch["shape"],
-                batch["K"],
-                model.input_config.size_px,
-            )
+        turned = []
+        for rows in row_batches(pool, 4):
+            windows = rows["lnes"].shape[1]
+            batch = self.batch(rows, np.tile(np.arange(windows), (len(rows), 1)))
+            output, decoded, _ = self.outputs(model, batch)
+            target = self._target(model, batch)
             predicted, truth = decoded.joints.flatten(0, 1).numpy(), target.joints.flatten(0, 1).numpy()
             errors["mpjpe_mm"].append(1000 * mpjpe(predicted, truth)["mpjpe21"])
             errors["pa_mpjpe_mm"].append(1000 * pa_mpjpe(predicted, truth)["pa_mpjpe21"])
             uv = (output.uv - target.uv).norm(dim=-1).mean(-1) * (model.input_config.size_px / 2)
             errors["uv_px"].append(uv.flatten().numpy())
-        return {name: float(np.concatenate(values).mean()) for name, values in errors.items()}
+            turned.append(np.tile(rows["turned"] > 0, windows))
+        return _by_range({name: np.concatenate(values) for name, values in errors.items()}, np.concatenate(turned))
+
+
+def _by_range(errors: dict[str, np.ndarray], turned: np.ndarray) -> dict[str, float]:
+    """Means of all errors, those of the frontal range under the plain name, NaN where there is none."""
+    return {
+        f"{prefix}{name}": float(values[chosen].mean()) if chosen.any() else float("nan")
+        for prefix, chosen in (("", ~turned), ("free_", turned))
+        for name, values in errors.items()
+    }
+
+
+def _strides(rng: np.random.Generator, count: int) -> np.ndarray:
+    return rng.integers(1, 3, count)
+
+
+def quick_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 faster than 32 bits."""
+    if device.type != "cpu":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 class DetectorTask(Task):
@@ -156,8 +212,9 @@ class DetectorTask(Task):
         self.config = config
         self.model = Detector(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def sample(self, pool: Pool, rng: np.random.Generator) -> Tensors:
-        return self.batch(pool.take(rng.integers(0, len(pool), self.config.images // 2)), rng)
+    def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, None]:
+        rows = pool.take(rng.integers(0, len(pool), max(self.config.images // 4, 1)))
+        return self.batch(rows, rng), None
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
         """Overview pictures and boxes of some rows, augmented where a generator is given."""
@@ -168,8 +225,8 @@ class DetectorTask(Task):
             image, box = moved(image, box, rng)
         return {"image": torch.from_numpy(np.ascontiguousarray(image)), "box": torch.from_numpy(box)}
 
-    def forward(self, batch: Tensors) -> Tensors:
-        return detector_losses(self.model(batch["image"]), batch["box"])
+    def forward(self, batch: Tensors) -> tuple[Tensors, None]:
+        return detector_losses(self.model(batch["image"]), batch["box"]), None
 
     @torch.inference_mode()
     def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
@@ -190,14 +247,6 @@ class DetectorTask(Task):
             "found_share": float((distance < 0.5).float().mean()),
             "extent_log_ratio": float(log_ratio.median()),
         }
-
-
-def frontal(orientation: np.ndarray, tilt: float = 0.9, turn: float = 0.8) -> np.ndarray:
-    """Which rotation vectors (n, 3) show palm or back within `tilt` rad of the axis, fingers up within `turn` rad."""
-    rotation = Rotation.from_rotvec(orientation).as_matrix()
-    fingers = -rotation[:, :, 0]
-    upright = np.abs(np.arctan2(fingers[:, 0], -fingers[:, 1])) < turn
-    return upright & (np.abs(rotation[:, 2, 1]) > np.cos(tilt))
 
 
 def augmented(images: np.ndarray, rng: np.random.Generator, thinning: float, noise: float) -> np.ndarray:

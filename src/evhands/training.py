@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from evhands.data.shards import Pool, ShardPool
 from evhands.files import replacing
 from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
-from evhands.recipes import RECIPES, TrainConfig
+from evhands.recipes import RECIPES, Lanes, TrainConfig
 from evhands.types import InputError
 
 
@@ -44,20 +44,23 @@ def train(
     data: Path | TrainData,
     out: Path,
     *,
+    start: nn.Module | None = None,
     device: str = "auto",
     command: str = "",
 ) -> Path:
     """Train a recipe on a folder's shards (`data`/train, validated on `data`/val), or on rows given; returns the path
-    of the averaged model."""
+    of the averaged model. start: a model whose weights a new run begins with."""
     fabric = Fabric(accelerator=device, devices=1, loggers=[TensorBoardLogger(out, name="", version="")])
     fabric.seed_everything(config.seed, verbose=False)
     data = data if isinstance(data, TrainData) else _shards(data)
     pool, held_out = data.train, data.held_out
     task = RECIPES[recipe][1](config)
+    if start is not None:
+        task.model.load_state_dict(start.state_dict())
     optimizer = torch.optim.AdamW(task.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
     step, optimizer = fabric.setup(task, optimizer)
     average = copy.deepcopy(task.model).eval()
-    progress = _resume(out, task.model, average, optimizer)
+    progress, lanes = _resume(out, task.model, average, optimizer, pool)
     _write_config(out, recipe, config)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, refresh_per_second=1) as bar:
@@ -66,8 +69,10 @@ def train(
         try:
             while (share := _share(config, progress)) < 1:
                 rate = config.learning_rate * _schedule(share, progress["step"], config.warmup_steps)
-                batch = task.sample(pool, np.random.default_rng((config.seed, progress["step"])))
-                losses = _optimise(fabric, step, optimizer, config, rate, fabric.to_device(batch))
+                batch, lanes = task.sample(pool, np.random.default_rng((config.seed, progress["step"])), lanes)
+                losses, memory = _optimise(fabric, step, optimizer, config, rate, fabric.to_device(batch))
+                if lanes is not None and memory is not None:
+                    lanes = dataclasses.replace(lanes, memory=memory)
                 progress["step"] += 1
                 progress["seconds"] = time.monotonic() - began
                 _average(average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
@@ -80,10 +85,10 @@ def train(
                     fabric.log_dict({f"val/{name}": value for name, value in figures.items()}, progress["step"])
                     _log(out, {**progress, "clips": len(pool), "loss": losses["total"], **figures}, bar)
                 if time.monotonic() - saved > config.save_every_s:
-                    _save(out, task.model, average, optimizer, progress)
+                    _save(out, task.model, average, optimizer, progress, lanes)
                     saved = time.monotonic()
         finally:  # an interrupted run goes on at this very step
-            _save(out, task.model, average, optimizer, progress)
+            _save(out, task.model, average, optimizer, progress, lanes)
     figures = task.figures(average, held_out)
     meta = CheckpointMeta(
         data={"train_clips": len(pool), "val_clips": len(held_out), **data.card, **progress},
@@ -97,18 +102,20 @@ def train(
 
 def _optimise(
     fabric: Fabric, step: Any, optimizer: Any, config: TrainConfig, rate: float, batch: dict[str, Tensor]
-) -> dict[str, float]:
-    """One step at a learning rate; returns the means of the losses by name, and `total`, their weighted sum."""
+) -> tuple[dict[str, float], Tensor | None]:
+    """One step at a learning rate; returns the means of the losses by name with `total`, their weighted sum, and the
+    memory that the clips are left with."""
     for group in optimizer.param_groups:
         group["lr"] = rate
-    losses = {name: value.mean() for name, value in step(batch).items()}
+    values, memory = step(batch)
+    losses = {name: value.mean() for name, value in values.items()}
     total = torch.stack([config.weights[name] * value for name, value in losses.items()]).sum()
     fabric.backward(total)
     norm = fabric.clip_gradients(step, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
     if norm is None or torch.isfinite(norm):  # one degenerate alignment must not spoil the weights
         optimizer.step()
     optimizer.zero_grad()
-    return {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}
+    return {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}, memory
 
 
 def _shards(folder: Path) -> TrainData:
@@ -138,25 +145,31 @@ def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.copy_(value)
 
 
-def _save(out: Path, model: nn.Module, average: nn.Module, optimizer: Any, progress: dict[str, Any]) -> None:
+def _save(
+    out: Path, model: nn.Module, average: nn.Module, optimizer: Any, progress: dict[str, Any], lanes: Lanes | None
+) -> None:
     state = {
         "model": model.state_dict(),
         "average": average.state_dict(),
         "optimizer": optimizer.state_dict(),
         "progress": progress,
+        "lanes": None if lanes is None else lanes.state(),
     }
     with replacing(out / "last.pt") as temporary:
         torch.save(state, temporary)
 
 
-def _resume(out: Path, model: nn.Module, average: nn.Module, optimizer: Any) -> dict[str, Any]:
+def _resume(
+    out: Path, model: nn.Module, average: nn.Module, optimizer: Any, pool: Pool
+) -> tuple[dict[str, Any], Lanes | None]:
     if not (out / "last.pt").exists():
-        return {"step": 0, "seconds": 0.0}
+        return {"step": 0, "seconds": 0.0}, None
     state = torch.load(out / "last.pt", weights_only=True, map_location="cpu")
     model.load_state_dict(state["model"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
-    return dict(state["progress"])
+    lanes = state["lanes"]
+    return dict(state["progress"]), None if lanes is None else Lanes.of(lanes, pool.take(np.array([0])).dtype)
 
 
 def _write_config(out: Path, recipe: str, config: TrainConfig) -> None:

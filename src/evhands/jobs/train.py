@@ -10,22 +10,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import nn
 
 from evhands.data.shards import ShardConfig
+from evhands.models.checkpoint import checkpoint_path, read_checkpoint
 from evhands.recipes import RECIPES, TrainConfig
-from evhands.simulated_rows import (
-    VALIDATION_SEED,
-    MemoryRows,
-    StreamedRows,
-    clip_kinds,
-    held_out_kinds,
-    make_row,
-)
+from evhands.simulated_rows import MemoryRows, RowSeries, StreamedRows, make_row
 from evhands.training import TrainData
 from evhands.training import train as run
 from evhands.types import InputError
 
-VALIDATION_CLIPS, FIRST_CLIPS = 128, 512
+VALIDATION_CLIPS, FIRST_CLIPS = 64, 128
 
 
 def train(
@@ -34,6 +29,7 @@ def train(
     data: Path | None = None,
     simulate: int = 0,
     recipe: Literal["small", "detector"] = "small",
+    start: str | None = None,
     hours: float | None = None,
     steps: int | None = None,
     images: int | None = None,
@@ -52,6 +48,8 @@ def train(
         data: folder with the shards, of `evhands prepare`.
         simulate: instead of --data, processes that simulate fresh clips while the training runs, without any file.
         recipe: what to train.
+        start: begin with the weights of a model that ships with evhands (small) or of a checkpoint, instead of random
+            ones.
         hours: stop after so many hours of training in all (the recipe's own when left out).
         steps: ... or after so many steps.
         images: images a step.
@@ -68,25 +66,25 @@ def train(
         raise InputError(
             f"hours {config.hours}, steps {config.steps} and images {config.images} must all be above zero."
         )
+    first = None if start is None else read_checkpoint(checkpoint_path(start), wanted=recipe).model
     command = "evhands " + shlex.join(sys.argv[1:])
     if (data is None) == (simulate <= 0):
         raise InputError("Wanted either --data FOLDER (of `evhands prepare`) or --simulate PROCESSES, one of the two.")
     if data is not None:
-        path = run(config, recipe, data, out, device=device, command=command)
+        path = run(config, recipe, data, out, start=first, device=device, command=command)
     else:
-        path = _while_simulating(config, recipe, simulate, out, device, command)
+        path = _while_simulating(config, recipe, simulate, out, first, device, command)
     print(f"Wrote {path}. Try it: evhands track RECORDING --out DIR --model {path}")
 
 
-def _while_simulating(config: TrainConfig, recipe: str, workers: int, out: Path, device: str, command: str) -> Path:
+def _while_simulating(
+    config: TrainConfig, recipe: str, workers: int, out: Path, start: nn.Module | None, device: str, command: str
+) -> Path:
     """Train on rows that other processes make meanwhile; validate on clips simulated first."""
-    kinds = clip_kinds()
-    held_out, shard = held_out_kinds(kinds), ShardConfig()
+    series, shard = RowSeries(seed=config.seed), ShardConfig()
     print(f"Simulating {VALIDATION_CLIPS} validation clips and the first {FIRST_CLIPS} for training ...")
-    with StreamedRows(kinds, config.seed, workers=workers) as stream:
-        rows = [make_row(held_out, config.seed + VALIDATION_SEED, i, shard) for i in range(VALIDATION_CLIPS)]
+    with StreamedRows(series, workers=workers) as stream:
+        rows = [make_row(series.held_out(), i, shard) for i in range(VALIDATION_CLIPS)]
         stream.wait_for(FIRST_CLIPS)
-        card = {"simulator": [{"share": share, **asdict(kind)} for kind, share in kinds], "streamed": True}
-        return run(
-            config, recipe, TrainData(stream, MemoryRows(np.stack(rows)), card), out, device=device, command=command
-        )
+        data = TrainData(stream, MemoryRows(np.stack(rows)), {"shares": asdict(series.shares), "streamed": True})
+        return run(config, recipe, data, out, start=start, device=device, command=command)

@@ -117,8 +117,8 @@ def read_checkpoint(path: Path | str, *, wanted: str | None = None) -> Checkpoin
     return Checkpoint(name, model.eval(), meta)
 
 
-def load_model(name_or_path: Path | str) -> tuple[Estimator, Detector]:
-    """(estimator, detector): a model that ships with evhands by its name, or a checkpoint file, with our detector."""
+def checkpoint_path(name_or_path: Path | str) -> Path:
+    """The file of a model that ships with evhands by its name, or the file named; InputError where there is none."""
     shipped = ASSETS / f"{name_or_path}.pt"
     path = shipped if shipped.exists() else Path(name_or_path)
     if not path.exists():
@@ -127,6 +127,12 @@ def load_model(name_or_path: Path | str) -> tuple[Estimator, Detector]:
             f"There is no model {str(name_or_path)!r}: wanted one that ships with evhands "
             f"({', '.join(names) or 'none'}) or the path of a checkpoint. Check the name."
         )
+    return path
+
+
+def load_model(name_or_path: Path | str) -> tuple[Estimator, Detector]:
+    """(estimator, detector): a model that ships with evhands by its name, or a checkpoint file, with our detector."""
+    path = checkpoint_path(name_or_path)
     found = read_checkpoint(path)
     if not isinstance(found.model, Estimator):
         raise InputError(
