@@ -9,7 +9,7 @@ from evhands.data.shards import LabelledClip, ShardConfig, ShardPool, clip_row, 
 from evhands.geometry import crop_camera, default_camera, project
 from evhands.types import Events, HandPose
 
-CONFIG = ShardConfig(windows=3, clips_per_shard=2)
+CONFIG = ShardConfig(windows=3, clips_per_shard=2, overviews=2)
 CAMERA = default_camera((346, 260))
 
 
