@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from evhands.baselines import ConstantPose, fit_constant_pose
 from evhands.boxes import joints_box, sensor_pixels
 from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
+from evhands.inputs import filled_window
 from evhands.jobs.track import make_tracker
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.recording import read_recording
@@ -42,12 +43,14 @@ TEST_SUBJECTS = (1_000_000, 1_000_100)
 
 @dataclass(frozen=True)
 class Scores:
-    """One row a label: truth (n, 21, 3), two predictions (NaN where there is none), events in the window."""
+    """One row a label: truth (n, 21, 3), two predictions (NaN where there is none), events in the window, and the
+    focal length (n,) in pixels."""
 
     truth: np.ndarray
     tracked: np.ndarray
     true_crop: np.ndarray
     events: np.ndarray
+    focal_px: np.ndarray
 
     @staticmethod
     def concatenate(parts: list[Scores]) -> Scores:
@@ -74,9 +77,11 @@ def score_clip(clip: Clip, tracker: Tracker) -> Scores:
     for row, window in enumerate(windows):
         box = joints_box(truth[row], clip.camera, inputs.crop_scale)
         crop = crop_camera(clip.camera, box.centre_px, box.side_px, inputs.size_px)
-        prediction, memory = tracker.estimator.predict(window, clip.camera, crop, memory, tracker.hand.side)
+        filled = filled_window(window, clip.events, box, clip.camera, inputs)
+        prediction, memory = tracker.estimator.predict(filled, clip.camera, crop, memory, tracker.hand.side)
         given[row] = hand_joints(tracker.hand, prediction.pose)
-    return Scores(truth, tracked, given, np.array([len(w.events) for w in windows]))
+    focal = np.full(len(truth), float(clip.camera.K[0, 0]))
+    return Scores(truth, tracked, given, np.array([len(w.events) for w in windows]), focal)
 
 
 def errors_mm(predicted: np.ndarray, truth: np.ndarray, constant: ConstantPose) -> tuple[np.ndarray, np.ndarray]:
@@ -85,6 +90,16 @@ def errors_mm(predicted: np.ndarray, truth: np.ndarray, constant: ConstantPose) 
     rooted = np.where(missing[:, None, None], constant.rooted, predicted)
     shaped = np.where(missing[:, None, None], constant.shape, predicted)
     return 1000 * mpjpe(rooted, truth)["mpjpe21"], 1000 * pa_mpjpe(shaped, truth)["pa_mpjpe21"]
+
+
+def errors_px(predicted: np.ndarray, scores: Scores, constant: ConstantPose) -> np.ndarray:
+    """2D-MPJPE in pixels of every label, wrists laid on each other; a missing hand is the constant pose at the true
+    place."""
+    missing = np.isnan(predicted).any(axis=(1, 2))
+    rooted = scores.truth[:, :1] + constant.rooted
+    flat = [j[..., :2] / j[..., 2:] for j in (np.where(missing[:, None, None], rooted, predicted), scores.truth)]
+    a, b = (points - points[:, :1] for points in flat)
+    return scores.focal_px * np.linalg.norm(a - b, axis=-1).mean(-1)
 
 
 def report(scores: Scores, constant: ConstantPose) -> tuple[str, dict[str, float]]:
@@ -118,6 +133,7 @@ def report(scores: Scores, constant: ConstantPose) -> tuple[str, dict[str, float
         "mpjpe_mm": tracked[0].mean(), "pa_mpjpe_mm": tracked[1].mean(),
         "true_crop_mpjpe_mm": given[0].mean(), "true_crop_pa_mpjpe_mm": given[1].mean(),
         "constant_mpjpe_mm": nothing[0].mean(), "constant_pa_mpjpe_mm": nothing[1].mean(), "found": found.mean(),
+        "mpjpe_px": errors_px(scores.tracked, scores, constant).mean(),
     }  # fmt: skip
     return "\n".join(lines), {name: round(float(value), 3) for name, value in figures.items()}
 
@@ -140,22 +156,25 @@ def recorded_clip(path: Path) -> Clip:
     return Clip(recording.events, recording.camera, (truth,), recording.meta)
 
 
-def recordings_report(folder: Path, model: str, smooth: bool, constant: ConstantPose) -> dict[str, dict[str, float]]:
+def recordings_report(
+    paths: list[Path], model: str, smooth: bool, constant: ConstantPose
+) -> dict[str, dict[str, float]]:
     """Print a table per part (what stands before the number in a name) and per half; returns figures by part."""
     parts: dict[str, list[Scores]] = {}
-    for path in progress_bar(sorted(folder.glob("*.h5")), "recordings"):
+    for path in progress_bar(paths, "recordings"):
         clip = recorded_clip(path)
         tracker = make_tracker(model, clip.camera, clip.pose.side, "cpu", smooth=smooth)
         scores = score_clip(clip, tracker)
         for name in (path.stem.rsplit("-", 1)[0], path.stem.split("-")[0]):
             parts.setdefault(name, []).append(scores)
     figures = {}
-    print(f"{'':28}{'tracked':>16}{'crop from truth':>18}{'constant pose':>16}   found   (MPJPE and PA-MPJPE, mm)")
+    print("MPJPE and PA-MPJPE in mm; 2D-MPJPE in px, wrists laid on each other")
+    print(f"{'':28}{'tracked':>16}{'crop from truth':>18}{'constant pose':>16}   found    2D")
     for name in sorted(parts):
         _, row = report(Scores.concatenate(parts[name]), constant)
         figures[name] = row
         pairs = [f"{row[k + 'mpjpe_mm']:8.1f}{row[k + 'pa_mpjpe_mm']:8.1f}" for k in ("", "true_crop_", "constant_")]
-        print(f"{name:28}{pairs[0]}  {pairs[1]}{pairs[2]}   {100 * row['found']:.1f} %")
+        print(f"{name:28}{pairs[0]}  {pairs[1]}{pairs[2]}   {100 * row['found']:5.1f} %{row['mpjpe_px']:6.1f}")
     return figures
 
 
@@ -176,11 +195,23 @@ def training_joints(config: ClipConfig, clips: int, seed: int) -> np.ndarray:
     return np.concatenate(joints)
 
 
+def _constant(options: argparse.Namespace, joints: Callable[[], np.ndarray]) -> ConstantPose:
+    """Read where it was written before, else fitted to `joints`."""
+    if options.constant is not None and options.constant.exists():
+        with np.load(options.constant) as file:
+            return ConstantPose(file["rooted"], file["shape"])
+    constant = fit_constant_pose(joints())
+    if options.constant is not None:
+        np.savez(options.constant, rooted=constant.rooted, shape=constant.shape)
+    return constant
+
+
 def main() -> None:
     torch.set_num_threads(1)  # several wait long for each other on a busy machine
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", default="small", help="a model that ships with evhands, or a checkpoint")
     parser.add_argument("--recordings", type=Path, help="score the recordings of a folder instead of fresh clips")
+    parser.add_argument("--only", default="", help="... whose names begin so (frontal, free-fast, ...)")
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a clip")
     parser.add_argument("--constant-clips", type=int, default=400)
@@ -191,19 +222,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     if options.recordings is not None:
-        constant = fit_constant_pose(train_motion_joints(1000, options.seed))
-        by_part = recordings_report(options.recordings, options.model, not options.raw, constant)
+        paths = sorted(options.recordings.glob(f"{options.only}*.h5"))
+        if not paths:
+            parser.error(f"{options.recordings} holds no recording whose name begins with {options.only!r}")
+        by_part = recordings_report(
+            paths, options.model, not options.raw, _constant(options, lambda: train_motion_joints(1000, options.seed))
+        )
         if options.json is not None:
             options.json.write_text(json.dumps(by_part, indent=1) + "\n")
         return
     config = ClipConfig(orientation=options.orientation, duration_us=round(1e6 * options.seconds))
-    if options.constant is not None and options.constant.exists():
-        with np.load(options.constant) as file:
-            constant = ConstantPose(file["rooted"], file["shape"])
-    else:
-        constant = fit_constant_pose(training_joints(config, options.constant_clips, options.seed + 1))
-        if options.constant is not None:
-            np.savez(options.constant, rooted=constant.rooted, shape=constant.shape)
+    constant = _constant(options, lambda: training_joints(config, options.constant_clips, options.seed + 1))
     held_out = replace(config, subjects=TEST_SUBJECTS)
     parts, tracker = [], None
     for i in progress_bar(range(options.clips), "test clips"):

@@ -14,8 +14,9 @@ from evhands.geometry import project
 from evhands.hand import open_hand
 from evhands.sim.gestures import LIBRARY
 from evhands.sim.keyframes import PEAK
-from evhands.sim.motion import SPEEDS, MotionConfig, View, draw_motion
+from evhands.sim.motion import FOLDING_SHARES, SPEEDS, MotionConfig, View, draw_motion
 from evhands.sim.orientation import draw_orientation
+from evhands.sim.presets import HOLDING
 from evhands.sim.rotations import rotation_matrix, rotation_vector
 from evhands.sim.two_hands import distances, draw_two_motions
 
@@ -25,6 +26,7 @@ KINDS = {
     "default": MotionConfig(),
     "normal": SPEEDS["normal"],
     "normal fixed": replace(SPEEDS["normal"], style="fixed"),
+    "folding": replace(HOLDING, style="folding"),
     "fast": SPEEDS["fast"],
     "fast fixed": replace(SPEEDS["fast"], style="fixed", gesture_spread=0.1),
 }
@@ -73,7 +75,7 @@ def test_angles_keep_their_limits(kind: str) -> None:
 
 @pytest.mark.parametrize("orientation", ["frontal", "free"])
 @pytest.mark.parametrize(("speed", "turn"), [(0.1, 1.0), (1.0, 8.0), (4.0, 25.0)])
-@pytest.mark.parametrize("style", ["random", "fixed"])
+@pytest.mark.parametrize("style", ["random", "fixed", "folding"])
 def test_speeds_stay_below_their_peaks(speed: float, turn: float, style: str, orientation: str) -> None:
     config = MotionConfig(
         style=style,  # type: ignore[arg-type]
@@ -89,6 +91,36 @@ def test_speeds_stay_below_their_peaks(speed: float, turn: float, style: str, or
         assert moved.max() <= speed * 1.001
         assert turned.max() <= turn * 1.001
         assert fingers.max() <= 5.0 * 1.001
+
+
+def test_folding_fingers_stay_where_they_went_each_by_itself() -> None:
+    """In a hold nothing moves for as long as was asked; fingers come and go at times of their own."""
+    config = replace(HOLDING, style="folding", gesture_hold_s=(0.3, 0.3), keyframe_s=(0.1, 0.2))
+    t = np.arange(0, 6, 0.002)
+    moving = np.zeros((5, len(t)), bool)
+    for seed in range(3):
+        motion = draw_motion(config, _view(), 6.0, np.random.default_rng(seed))
+        rates = motion.angle_rates(t)
+        for f, (indices, track) in enumerate(motion.fingers):
+            moving[f] = np.abs(rates[:, indices]).max(1) > 0
+            holds = np.diff(track.times)[::2]
+            np.testing.assert_allclose(holds[1:], 0.3, atol=1e-9)
+            assert (track.values[:-1:2] == track.values[1::2])[1:].all()
+        together = np.corrcoef(moving)[np.triu_indices(5, 1)]
+        assert np.abs(together).max() < 0.9
+
+
+def test_folding_fingers_are_stretched_and_folded_as_often_as_said() -> None:
+    bends = []
+    for seed in range(60):
+        motion = draw_motion(replace(HOLDING, style="folding"), _view(), 6.0, np.random.default_rng(seed))
+        for indices, track in motion.fingers[1:]:
+            pip = [i for i, name in enumerate(indices) if "pip" in open_hand.ANGLE_NAMES[name]]
+            bends.append(track.values[::2, pip[0]])
+    bend = np.degrees(np.concatenate(bends))
+    stretched, folded, _ = FOLDING_SHARES
+    assert abs((bend < 15).mean() - stretched) < 0.1
+    assert abs((bend > 70).mean() - folded) < 0.1
 
 
 def test_the_frontal_range_is_what_it_says() -> None:
