@@ -74,7 +74,7 @@ COMMANDS = {
         "evhands.jobs.prepare",
         "prepare",
         "Simulated clips as training data, made by several processes; resumable.",
-        "evhands prepare clips --clips 20000 --workers 2",
+        "evhands prepare clips --clips 10000 --workers 2",
     ),
     "train": Command(
         "evhands.jobs.train",
