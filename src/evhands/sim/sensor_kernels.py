@@ -223,7 +223,8 @@ def _reached(values, first, end, hits):  # type: ignore[no-untyped-def]
 def _crossed(values, k):  # type: ignore[no-untyped-def]
     """How many thresholds a pixel has crossed, OFF as a negative number."""
     change = values[k + _LEVEL] - values[k + _REFERENCE]
-    return np.int64(change / (values[k + _ON] if change > 0 else values[k + _OFF]))
+    threshold = values[k + _ON] if change > 0 else values[k + _OFF]
+    return np.int64(change / threshold) if abs(change) >= threshold else np.int64(0)  # dividing takes long
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
