@@ -21,7 +21,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-from timing import machine_reference
 
 from evhands.jobs.simulate import Job, Series, _write, simulate
 from evhands.recording import read_recording
@@ -34,6 +33,7 @@ from evhands.sim.render import image_boxes, log_background, render
 from evhands.sim.scenery import wall_at
 from evhands.sim.sensor import EventSensor, draw_sensor
 from evhands.sim.world import World
+from timing import machine_reference
 
 CLIPS = 32
 NAIVE_CLIPS = (0, 1, 2)

@@ -45,7 +45,8 @@ def _image_by_image(world: World, times: np.ndarray) -> Events:
         light = render(vertices[0], points[0], world.faces, world.look, sensor.dark, wall, whole, gain)
         if eye is None:
             eye = EventSensor(sensor, light, int(t_us), np.random.default_rng(1))
-        eye.expose(light, whole, int(t_us))
+        else:
+            eye.expose(light, whole, int(t_us))
     assert eye is not None
     return eye.take()
 
@@ -58,7 +59,7 @@ def test_a_film_fires_what_whole_images_fire(name: str) -> None:
         sensor = draw_sensor(world.config.sensor, world.config.size, np.random.default_rng(0))
         film = watch(world, sensor, times, np.random.default_rng(1)).take()
         exact = _image_by_image(world, times)
-        assert len(exact) > 1000
+        assert len(exact) > 500
         assert abs(len(film) / len(exact) - 1) < 0.01
         assert abs(film.p.mean() - exact.p.mean()) < 0.005
 
@@ -76,5 +77,4 @@ def test_vertices_move_straight_between_keys_and_are_where_they_ought_to_be(name
             exact, _ = image_boxes(vertices, world.camera)
             errors.append(np.linalg.norm(straight - exact[:, :hand], axis=-1).ravel())
     error = np.concatenate(errors)
-    print(np.quantile(error, [0.5, 0.99, 0.999, 1]))
-    assert np.quantile(error, 0.99) < 0.05
+    assert error.max() < 0.05
