@@ -123,12 +123,12 @@ def test_the_low_pass_does_not_depend_on_the_steps_and_settles() -> None:
         slow.expose(image, WHOLE, 100 * k)
     fast = EventSensor(_sensor(config), images[0], 0)
     fast.expose(images[-1], WHOLE, 1000)
-    np.testing.assert_allclose(slow._level, fast._level, atol=1e-5)
+    np.testing.assert_allclose(slow.level, fast.level, atol=1e-5)
     tau = fast.sensor.tau_us
     lag = 1.05 * tau / 1000 * (1 - math.exp(-1000 / tau))
-    np.testing.assert_allclose(fast._level, 1.05 - lag, atol=1e-5)
+    np.testing.assert_allclose(fast.level, 1.05 - lag, atol=1e-5)
     fast.expose(images[-1], WHOLE, 100_000)
-    np.testing.assert_allclose(fast._level, 1.05, atol=1e-5)
+    np.testing.assert_allclose(fast.level, 1.05, atol=1e-5)
     assert len(fast.take()) == 10 * SIZE[0] * SIZE[1]
 
 
@@ -263,9 +263,9 @@ def test_pixels_follow_more_slowly_in_the_dark() -> None:
     for light in (1.0, 0.1, 0.01):
         eye = EventSensor(sensor, _flat(math.log(light) - 0.5), 0)
         eye.expose(_flat(math.log(light)), WHOLE, 1)
-        missing = math.log(light) - eye._level.copy()
+        missing = math.log(light) - eye.level
         eye.expose(_flat(math.log(light)), WHOLE, 801)
-        share = (math.log(light) - eye._level) / missing
+        share = (math.log(light) - eye.level) / missing
         np.testing.assert_allclose(share, math.exp(-800 / sensor.tau_us * light / (light + 0.1)), rtol=5e-3)
         reached.append(1 - share.mean())
     assert reached[0] > reached[1] > reached[2]

@@ -14,10 +14,12 @@ import numpy as np
 
 from evhands.sim.config import TEST_SUBJECTS, ClipConfig
 from evhands.sim.drawing import draw_world
-from evhands.sim.render import image_boxes, log_background, render, seen_background
+from evhands.sim.film import Keys, Shots, keyed, new_stage, part_of, show
+from evhands.sim.render import image_boxes, log_background, render
 from evhands.sim.scenery import wall_at
 from evhands.sim.sensor import Box, EventSensor, Sensor, draw_sensor, union
-from evhands.sim.world import Truth, World, needed_times, subject_shape
+from evhands.sim.sensor_kernels import Buffers
+from evhands.sim.world import Pace, Truth, World, due_images, key_times, needed_times, pace_of, subject_shape
 from evhands.types import Camera, Events, HandPose
 
 __all__ = ["TEST_SUBJECTS", "Clip", "ClipConfig", "simulate_clip", "subject_shape", "watch"]
@@ -76,11 +78,12 @@ def film(world: World, seed: int, index: int) -> Clip:
     """What a sensor of the world's configuration, drawn for (seed, index), sees of it."""
     config = world.config
     sensor = draw_sensor(config.sensor, config.size, np.random.default_rng((seed, index, 2)))
+    pace = pace_of(world)
     if config.video_fps > 0:
         times = np.round(np.arange(0, config.duration_us, 1e6 / config.video_fps)).astype(np.int64)
     else:
-        times = needed_times(world)
-    events = watch(world, sensor, times, np.random.default_rng((seed, index, 1))).take()
+        times = needed_times(world, pace)
+    events = watch(world, sensor, times, np.random.default_rng((seed, index, 1)), pace).take()
     count = int(config.duration_us * 1e-6 * config.label_rate_hz + 1e-9)
     label_t_us = np.round(np.arange(1, count + 1) * 1e6 / config.label_rate_hz).astype(np.int64)
     hands = tuple(world.truth(label_t_us, k) for k in range(len(world.actors)))
@@ -88,35 +91,58 @@ def film(world: World, seed: int, index: int) -> Clip:
     return Clip(events, world.camera, hands, meta)
 
 
-def watch(world: World, sensor: Sensor, times: np.ndarray, rng: np.random.Generator) -> EventSensor:
+def watch(
+    world: World, sensor: Sensor, times: np.ndarray, rng: np.random.Generator, pace: Pace | None = None
+) -> EventSensor:
     """Show a world to a sensor at times (n,) us, the first of which settles it; returns the sensor with its events.
 
-    rng: of the sensor's noise.
+    rng: of the sensor's noise; pace: of the world, where it is known.
     """
-    walls = _Walls(world, sensor.dark)
-    gains = world.lamp.gain(times * 1e-6)
-    shown = seen_background(walls.at(0, times[0], gains[0])[0])
+    walls, gains = _Walls(world, sensor.dark), world.lamp.gain(times * 1e-6)
+    vertices = world.vertices(times[:1])
+    pixels, boxes = image_boxes(vertices, world.camera)
+    wall, _ = walls.at(0, times[0], gains[0])
+    shown = render(
+        vertices[0], pixels[0], world.faces, world.look, sensor.dark, wall, (0, 0, *world.camera.size), gains[0]
+    )
     eye = EventSensor(sensor, shown, int(times[0]), rng)
+    if world.config.video_fps > 0:
+        _watch_video(world, eye, times, gains, walls, shown, boxes[0])
+        return eye
+    stage = new_stage(world, wall, sensor.dark, int(times[0]), gains[0], boxes[0])
+    pace = pace or pace_of(world)
+    due, key_s, done = due_images(world, pace, times, gains), key_times(pace), 1
+    for keys in keyed(world, key_s):
+        end = len(times) if keys.t_us[-1] >= key_s[-1] * 1e6 else int(np.searchsorted(times, keys.t_us[-1]))
+        end = max(end, done)
+        maps = world.backdrop.maps(times[done - 1 : end] * 1e-6) if world.backdrop.moves else np.zeros((0, 3, 3))
+        shots = Shots(times[done:end], gains[done - 1 : end].astype(np.float32), maps, due[done:end])
+
+        def step(images: slice, *state: Any, keys: Keys = keys, shots: Shots = shots) -> tuple[Buffers, int]:
+            return show(keys, part_of(shots, images), sensor.dark, stage, *state)
+
+        eye.advance(shots.t_us, step)
+        done = end
+    return eye
+
+
+def _watch_video(
+    world: World, eye: EventSensor, times: np.ndarray, gains: np.ndarray, walls: _Walls, shown: np.ndarray,
+    previous: Box,
+) -> None:  # fmt: skip
+    """Show the frames of a video after the first, which was `shown` and had its mesh within the box `previous`."""
     whole: Box = (0, 0, *world.camera.size)
-    previous = None
-    for start in range(0, len(times), _POSES_AT_ONCE):
+    for start in range(1, len(times), _POSES_AT_ONCE):
         t_us = times[start : start + _POSES_AT_ONCE]
         vertices = world.vertices(t_us)
         pixels, boxes = image_boxes(vertices, world.camera)
         for i in range(len(t_us)):
             gain = gains[start + i]
             wall, changed = walls.at(start + i, t_us[i], gain)
-            box = whole if changed else boxes[i] if previous is None else union(boxes[i], previous)
-            light = render(vertices[i], pixels[i], world.faces, world.look, sensor.dark, wall, box, gain)
-            if previous is None:
-                eye.settle(light, box)
-                shown[box[1] : box[3], box[0] : box[2]] = light
-            elif world.config.video_fps > 0:
-                shown = _fade(eye, shown, light, box, (int(times[start + i - 1]), int(t_us[i])))
-            else:
-                eye.expose(light, box, int(t_us[i]))
+            box = whole if changed else union(boxes[i], previous)
+            light = render(vertices[i], pixels[i], world.faces, world.look, eye.sensor.dark, wall, box, gain)
+            shown = _fade(eye, shown, light, box, (int(times[start + i - 1]), int(t_us[i])))
             previous = boxes[i]
-    return eye
 
 
 def _fade(eye: EventSensor, shown: np.ndarray, light: np.ndarray, box: Box, span_us: tuple[int, int]) -> np.ndarray:

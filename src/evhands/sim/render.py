@@ -1,7 +1,6 @@
-"""Draw a moving hand into a small box of the image: depth buffer, Lambert light, lens blur.
+"""What an image of a mesh is made of: pixels and Lambert light of the vertices, logarithms; and one image at a time.
 
-The renderer keeps no face index and no barycentrics (`evhands.hand.raster` gives those): light is interpolated between
-the vertices while the triangles are filled, which is a third of the work, and a clip takes hundreds of images.
+`evhands.sim.film` draws the many images of a clip; the triangles are filled by `evhands.sim.fill`.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from numba import njit
 
 from evhands.geometry import distort_points
 from evhands.sim.appearance import Look
+from evhands.sim.fill import blurred, fill, framed
 from evhands.sim.sensor import Box
 from evhands.types import Camera
 
@@ -54,6 +54,17 @@ def _project_and_bound(vertices, K):  # type: ignore[no-untyped-def]
     return points, low, high
 
 
+def corners(vertices: np.ndarray, points_px: np.ndarray, faces: np.ndarray, look: Look) -> np.ndarray:
+    """What `evhands.sim.fill.fill` asks of the vertices (n, v, 3), but light itself, at full gain, in the last place.
+
+    (n, v, 4) float32: pixel x and y (not a number where a vertex is too near), inverse depth, light.
+    """
+    return _corners(
+        np.ascontiguousarray(vertices), points_px, faces, look.albedo, look.lights, np.float32(look.ambient),
+        np.float32(look.occlusion), np.float32(look.gloss),
+    )  # fmt: skip
+
+
 def render(vertices: np.ndarray, points_px: np.ndarray, faces: np.ndarray, look: Look, dark: float, wall: np.ndarray,
            box: Box, gain: float = 1.0) -> np.ndarray:  # fmt: skip
     """The logarithm of light (y1 - y0, x1 - x0) inside `box` of a mesh in front of a wall.
@@ -62,21 +73,49 @@ def render(vertices: np.ndarray, points_px: np.ndarray, faces: np.ndarray, look:
     wall: (height, width) what `log_background` gives, before the lens. gain: factor of all light. Pixels away from
     the mesh equal `seen_background` bit for bit, so that a moving box fires no events.
     """
-    shade = _shade(
-        vertices, faces, look.albedo, look.lights, look.ambient, look.occlusion, look.gloss, np.float32(gain), dark
-    )
-    return _draw(points_px, vertices, faces, shade, wall, *box)
+    mesh = corners(vertices[None], points_px[None], faces, look)[0]
+    mesh[:, 3] = log_background(mesh[:, 3], dark, gain)
+    canvas = framed(wall, wall.shape[1] + 2)
+    touched = np.zeros((2, len(canvas)), np.int32)
+    fill(mesh, faces, canvas, np.zeros_like(canvas), *touched)
+    return blurred(canvas, *box)
 
 
 def log_background(light: np.ndarray, dark: float, gain: float = 1.0) -> np.ndarray:
-    """Logarithm of a background's light (h, w) float32."""
-    return np.log(np.float32(gain) * light + np.float32(dark))
+    """Logarithm of light (...) float32."""
+    light = np.ascontiguousarray(light, np.float32)
+    out = np.empty(light.size, np.float32)
+    log_light(light.reshape(-1), np.float32(gain), np.float32(dark), np.empty_like(out), out)
+    return out.reshape(light.shape)
 
 
 def seen_background(wall: np.ndarray) -> np.ndarray:
     """What the sensor sees of the wall (height, width) without a hand: the same lens blur."""
-    points, vertices, faces = np.zeros((0, 2), np.float32), np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
-    return _draw(points, vertices, faces, np.zeros(0, np.float32), wall, 0, 0, wall.shape[1], wall.shape[0])
+    return blurred(framed(wall, wall.shape[1] + 2), 0, 0, wall.shape[1], wall.shape[0])
+
+
+@njit(cache=True, nogil=True)
+def log_light(light, gain, dark, work, out):  # type: ignore[no-untyped-def]
+    """Natural logarithm of gain * light + dark, within 2e-7, of flat float32 arrays of one length.
+
+    The exponent's bits, and a Chebyshev polynomial of the mantissa in [1, 2): several numbers at once, unlike `log`.
+    """
+    bits, mantissa = work.view(np.int32), out.view(np.int32)
+    for i in range(len(light)):
+        work[i] = gain * light[i] + dark
+    for i in range(len(light)):
+        mantissa[i] = (bits[i] & 0x7FFFFF) | 0x3F800000
+    for i in range(len(light)):
+        m = out[i] - np.float32(1.5)
+        log = np.float32(-0.0061514709603216035) * m + np.float32(0.010243828631155338)
+        log = log * m + np.float32(-0.014338342044038657)
+        log = log * m + np.float32(0.025967329512610597)
+        log = log * m + np.float32(-0.04940961833928127)
+        log = log * m + np.float32(0.0987917516379703)
+        log = log * m + np.float32(-0.2222213682268758)
+        log = log * m + np.float32(0.6666661660586802)
+        log = log * m + np.float32(0.40546510379299017)
+        out[i] = log + np.float32((bits[i] >> 23) - 127) * np.float32(0.6931471805599453)
 
 
 @njit(cache=True, nogil=True)
@@ -100,13 +139,24 @@ def vertex_normals(vertices, faces):  # type: ignore[no-untyped-def]
     return normals
 
 
-@njit(cache=True, nogil=True)
-def _shade(vertices, faces, albedo, lights, ambient, occlusion, gloss, gain, dark):  # type: ignore[no-untyped-def]
-    """Logarithm of the light (v,) that the vertices send to the camera; 32 bits throughout, which is twice as fast."""
+@njit(cache=True, nogil=True, error_model="numpy")
+def _corners(vertices, points, faces, albedo, lights, ambient, occlusion, gloss):  # type: ignore[no-untyped-def]
+    out = np.empty((len(vertices), vertices.shape[1], 4), np.float32)
+    for n in range(len(vertices)):
+        _light(vertices[n], faces, albedo, lights, ambient, occlusion, gloss, out[n])
+        for v in range(vertices.shape[1]):
+            near = vertices[n, v, 2] < NEAR_M
+            for k in range(2):
+                out[n, v, k] = np.nan if near else points[n, v, k]
+            out[n, v, 2] = np.float32(1) / vertices[n, v, 2]
+    return out
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _light(vertices, faces, albedo, lights, ambient, occlusion, gloss, out):  # type: ignore[no-untyped-def]
+    """The light that the vertices send to the camera, into out[:, 3]; 32 bits throughout, which is twice as fast."""
     nil, one = np.float32(0), np.float32(1)
-    ambient, occlusion, gloss, dark = np.float32(ambient), np.float32(occlusion), np.float32(gloss), np.float32(dark)
     normals = vertex_normals(vertices, faces)
-    out = np.empty(len(vertices), np.float32)
     for v in range(len(vertices)):
         nx, ny, nz = normals[v, 0], normals[v, 1], normals[v, 2]
         x, y, z = vertices[v, 0], vertices[v, 1], vertices[v, 2]
@@ -118,8 +168,7 @@ def _shade(vertices, faces, albedo, lights, ambient, occlusion, gloss, gain, dar
         light *= albedo[v] * (one - occlusion * (one - facing * facing))
         if gloss > nil and facing > nil:
             light += gloss * _specular(nx, ny, nz, -x * nearness, -y * nearness, -z * nearness, lights)
-        out[v] = np.log(gain * light + dark)
-    return out
+        out[v, 3] = light
 
 
 @njit(cache=True, nogil=True)
@@ -137,105 +186,3 @@ def _specular(nx, ny, nz, ex, ey, ez, lights):  # type: ignore[no-untyped-def]
             power *= power
             total += strength * power * power
     return total
-
-
-@njit(cache=True, nogil=True)
-def _draw(points, vertices, faces, shade, background, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
-    """Fill the triangles over the background in the box grown by a pixel, then blur with (1 2 1)/4 in x and y."""
-    gx0, gy0 = x0 - 1, y0 - 1
-    image = _padded(background, gx0, gy0, x1 + 1, y1 + 1)
-    width = image.shape[1]
-    pixels = image.reshape(-1)
-    nearest = np.zeros(image.size, np.float32)  # inverse depth
-    one, nil, nearest_allowed = np.float32(1), np.float32(0), np.float32(1 / NEAR_M)
-    inverse_depth = np.empty(len(vertices), np.float32)
-    for v in range(len(vertices)):  # behind the camera counts as too near
-        inverse_depth[v] = one / max(vertices[v, 2], np.float32(1e-6))
-    for f in range(len(faces)):
-        a, b, c = faces[f, 0], faces[f, 1], faces[f, 2]
-        ax, ay, bx, by, cx, cy = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
-        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-        if area >= nil:  # outward normals are counter-clockwise, which with y down is a negative area when facing us
-            continue
-        left, right = _pixels(min(ax, bx, cx), max(ax, bx, cx), gx0, x1 + 1)
-        top, bottom = _pixels(min(ay, by, cy), max(ay, by, cy), gy0, y1 + 1)
-        if left >= right or top >= bottom:
-            continue
-        za, zb, zc = inverse_depth[a], inverse_depth[b], inverse_depth[c]
-        if za > nearest_allowed or zb > nearest_allowed or zc > nearest_allowed:
-            continue
-        inverse = one / area
-        # The weights of b and c are linear in the pixel; z and light are linear in the weights.
-        wb_x, wb_y = (cy - ay) * inverse, (ax - cx) * inverse
-        wc_x, wc_y = (ay - by) * inverse, (bx - ax) * inverse
-        zb, zc = zb - za, zc - za
-        sa = shade[a]
-        sb, sc = shade[b] - sa, shade[c] - sa
-        # Sensor pixels, not those of the box: the same numbers whatever the box, so that a still edge stays still.
-        for y in range(top, bottom):
-            dy = np.float32(y) - ay
-            wb_row, wc_row = dy * wb_y, dy * wc_y
-            first = (y - gy0) * width - gx0
-            x = left
-            while x < right:
-                dx = np.float32(x) - ax
-                wb = wb_row + dx * wb_x
-                wc = wc_row + dx * wc_x
-                if min(wb, wc, one - wb - wc) >= nil:
-                    break
-                x += 1
-            while x < right:
-                dx = np.float32(x) - ax
-                wb = wb_row + dx * wb_x
-                wc = wc_row + dx * wc_x
-                if min(wb, wc, one - wb - wc) < nil:
-                    break
-                z = za + wb * zb + wc * zc
-                k = first + x
-                if z > nearest[k]:
-                    nearest[k] = z
-                    pixels[k] = sa + wb * sb + wc * sc
-                x += 1
-    return _blur(image)
-
-
-@njit(cache=True, nogil=True)
-def _pixels(low, high, first, end):  # type: ignore[no-untyped-def]
-    """The pixel centres from low to high within [first, end), as a half-open range; rounding by hand is quick."""
-    start = int(low)
-    if start < low:
-        start += 1
-    return max(start, first), min(int(high) + 1, end)
-
-
-@njit(cache=True, nogil=True)
-def _padded(image, x0, y0, x1, y1):  # type: ignore[no-untyped-def]
-    """A copy of image[y0:y1, x0:x1], with its border repeated where that reaches a pixel outside."""
-    height, width = image.shape
-    out = np.empty((y1 - y0, x1 - x0), np.float32)
-    for i in range(y1 - y0):
-        row = image[min(max(y0 + i, 0), height - 1)]
-        first, last = max(x0, 0), min(x1, width)
-        out[i, first - x0 : last - x0] = row[first:last]
-        if first > x0:
-            out[i, 0] = row[0]
-        if last < x1:
-            out[i, -1] = row[width - 1]
-    return out
-
-
-@njit(cache=True, nogil=True)
-def _blur(image):  # type: ignore[no-untyped-def]
-    """(1 2 1)/4 in x and y of (h + 2, w + 2): the inner (h, w)."""
-    rows, width = image.shape[0], image.shape[1] - 2
-    quarter, half = np.float32(0.25), np.float32(0.5)
-    down = np.empty(width + 2, np.float32)
-    out = np.empty((rows - 2, width), np.float32)
-    for y in range(rows - 2):
-        above, here, below = image[y], image[y + 1], image[y + 2]
-        for x in range(width + 2):
-            down[x] = quarter * (above[x] + below[x]) + half * here[x]
-        result = out[y]
-        for x in range(width):
-            result[x] = quarter * (down[x] + down[x + 2]) + half * down[x + 1]
-    return out

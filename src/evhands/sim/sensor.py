@@ -10,17 +10,22 @@ ESIM, Rebecq et al. 2018). The reference level leaks, which fires regular ON eve
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from evhands.sim.keyframes import log_uniform
 from evhands.sim.sensor_kernels import (
     Buffers,
+    Law,
+    Pixels,
     drift,
     expose,
     grown,
     new_buffers,
+    new_pixels,
     served,
     sorted_columns,
 )
@@ -31,6 +36,9 @@ Box = tuple[int, int, int, int]
 """x0, y0, x1, y1 in pixels; the ends are not part of it."""
 
 Range = tuple[float, float]
+
+Step = Callable[[slice, Pixels, Law, int, Buffers, int], tuple[Buffers, int]]
+"""(which images, pixels, law, time before the first image in us, events so far and their number) -> events, number."""
 
 BACKGROUND_US = 100_000
 """Leak and noise are worked out this often, each time with the light of that moment."""
@@ -245,36 +253,45 @@ class EventSensor:
         """
         self.sensor = sensor
         self._rng = rng
-        self._target, self._level, self._reference = (np.array(log_light, np.float32) for _ in range(3))
+        self._pixels = new_pixels(sensor.size)
+        reference = np.asarray(log_light, np.float32)
         if sensor.leak.size and rng is not None:  # each pixel is somewhere between two of its leak events
-            self._reference -= rng.random(log_light.shape, np.float32) * sensor.on
-        self._last_us = np.full(log_light.shape, -(2**62), np.int64)
+            reference = reference - rng.random(log_light.shape, np.float32) * sensor.on
+        fields = [log_light, log_light, reference, sensor.on, sensor.off, *([sensor.leak] if sensor.leak.size else [])]
+        for k, image in enumerate(fields):
+            self._pixels.put(k, image)
+        self._law = Law(float(sensor.refractory_us), float(sensor.tau_us), float(sensor.half_light))
         self._t_us = self._background_us = int(t_us)
-        self._waiting = np.zeros((log_light.shape[0], 2), np.int32)
         self._buffers: Buffers = new_buffers(1 << 16)
         self._count = 0
         self._delayed = 0
         self._bus_free_us = -math.inf
 
-    def settle(self, log_light: np.ndarray, box: Box) -> None:
-        """As if the log light inside `box` had always been `log_light`: nothing fires."""
-        inside = np.s_[box[1] : box[3], box[0] : box[2]]
-        leaked = self._reference[inside] - self._level[inside] if self.sensor.leak.size else np.float32(0)
-        self._reference[inside] = log_light + leaked
-        for state in (self._target, self._level):
-            state[inside] = log_light
+    @property
+    def level(self) -> np.ndarray:
+        """(height, width) float32: the low-passed log light of now; a copy."""
+        return self._pixels.image(1)
 
     def expose(self, log_light: np.ndarray, box: Box, t_us: int) -> None:
         """From now to `t_us` the log light inside `box` goes to `log_light` (y1 - y0, x1 - x0); elsewhere it stays."""
-        sensor = self.sensor
-        self._buffers, self._count = expose(
-            log_light, box, self._t_us, t_us, self._target, self._level, self._reference, self._last_us,
-            self._waiting, sensor.on, sensor.off, sensor.refractory_us, sensor.tau_us, sensor.half_light,
-            self._buffers, self._count,
-        )  # fmt: skip
-        self._t_us = int(t_us)
-        if self._t_us - self._background_us >= BACKGROUND_US:
-            self._add_background()
+
+        def step(_: slice, pixels: Pixels, law: Law, start_us: int, *events: Any) -> tuple[Buffers, int]:
+            return expose(log_light, box, start_us, int(t_us), pixels, law, *events)
+
+        self.advance(np.array([t_us]), step)
+
+    def advance(self, times_us: np.ndarray, step: Step) -> None:
+        """Let `step` show images of the times (n,), as many at once as leak and noise allow."""
+        done = 0
+        while done < len(times_us):
+            due = int(np.searchsorted(times_us[done:], self._background_us + BACKGROUND_US))
+            end = min(done + due + 1, len(times_us))
+            self._buffers, self._count = step(
+                slice(done, end), self._pixels, self._law, self._t_us, self._buffers, self._count
+            )
+            self._t_us, done = int(times_us[end - 1]), end
+            if self._t_us - self._background_us >= BACKGROUND_US:
+                self._add_background()
 
     def take(self) -> Events:
         """The events since the last call in time order. What is still on its way to the output comes with the next."""
@@ -303,13 +320,10 @@ class EventSensor:
         if end_us <= start_us:
             return
         if sensor.leak.size:
-            self._buffers, self._count = drift(
-                self._level, self._reference, self._last_us, sensor.on, sensor.leak, start_us, end_us,
-                sensor.refractory_us, self._buffers, self._count,
-            )  # fmt: skip
+            self._buffers, self._count = drift(self._pixels, self._law, start_us, end_us, self._buffers, self._count)
         if self._rng is not None:
             self._buffers, self._count = add_noise(
-                sensor.noise, self._level, start_us, end_us, self._rng, self._buffers, self._count
+                sensor.noise, self.level, start_us, end_us, self._rng, self._buffers, self._count
             )
         self._background_us = end_us
 

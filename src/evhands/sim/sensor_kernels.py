@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+
+from evhands.types import Size
 
 Buffers = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Flat pixel int32, t_us int64, polarity bool, with room at the end."""
@@ -15,8 +18,64 @@ LONGEST_WAIT_US = 1000.0
 SETTLED = np.float32(1e-3)
 """A low-passed pixel this near to its target (log light) is left alone until its light changes."""
 
-_PIECE = 32
-"""Pixels that are searched for leak events together."""
+PIECE = 16
+"""Pixels of a row that are kept, followed and searched for events together."""
+FIELDS = 8
+"""Numbers of a pixel: target, level, reference, ON and OFF threshold, leak, and of the present step the level before it
+and the goal."""
+_U = np.uintp  # unsigned indices spare the kernels a test for negative ones, which keeps loops from vectorising
+_LEVEL, _REFERENCE, _ON, _OFF, _LEAK, _BEFORE, _GOAL = (_U(k * PIECE) for k in range(1, FIELDS))
+_SIZE, _ALL = _U(PIECE), _U(FIELDS * PIECE)
+
+
+class Pixels(NamedTuple):
+    """The state of all pixels, in pieces of 16 along the rows, because what a step reads then lies together."""
+
+    values: np.ndarray
+    """(height * pieces * FIELDS * PIECE,) float32: piece by piece, of each its fields in turn."""
+    last_us: np.ndarray
+    """(height * pieces * PIECE,) int64: time of the last event."""
+    waiting: np.ndarray
+    """(height, 2) int32: from which to which piece a row has not reached its target."""
+    hits: np.ndarray
+    """(pieces,) bool: scratch."""
+    width: int
+
+    def field(self, k: int) -> np.ndarray:
+        """View (height, pieces, PIECE) of a field."""
+        return self.values.reshape(len(self.waiting), len(self.hits), FIELDS, PIECE)[:, :, k]
+
+    def image(self, k: int) -> np.ndarray:
+        """Copy (height, width) of a field."""
+        return self.field(k).reshape(len(self.waiting), -1)[:, : self.width]
+
+    def put(self, k: int, image: np.ndarray, x0: int = 0, y0: int = 0) -> None:
+        """Write an image (h, w) into a field."""
+        rows, columns = image.shape
+        whole = self.field(k)[y0 : y0 + rows].reshape(rows, -1)
+        whole[:, x0 : x0 + columns] = image
+        self.field(k)[y0 : y0 + rows] = whole.reshape(rows, -1, PIECE)
+
+
+class Law(NamedTuple):
+    """Of all pixels: refractory period and time constant in us (0 = none), light of half cut-off (0 = any)."""
+
+    refractory: float
+    tau: float
+    half_light: float
+
+
+def new_pixels(size: Size) -> Pixels:
+    """Pixels (width, height) whose fields are all 0, and which never fire beyond the width."""
+    width, height = size
+    pieces = -(-width // PIECE)
+    pixels = Pixels(
+        np.zeros(height * pieces * FIELDS * PIECE, np.float32), np.full(height * pieces * PIECE, -(2**62), np.int64),
+        np.zeros((height, 2), np.int32), np.zeros(pieces, np.bool_), width,
+    )  # fmt: skip
+    for k in (3, 4):
+        pixels.field(k)[:] = np.inf
+    return pixels
 
 
 def new_buffers(capacity: int) -> Buffers:
@@ -92,193 +151,213 @@ def served(t_us, event_us, free_us, now_us):  # type: ignore[no-untyped-def]
     return read_us, len(t_us), free_us
 
 
-# The loops below run over every pixel of the box: apart, without branches, on few arrays, so that LLVM vectorises.
+# The loops over pixels are apart, without branches and over one array, so that LLVM vectorises them.
 @njit(cache=True, nogil=True)
-def _follow(goal, target, level, before, decay, lag):  # type: ignore[no-untyped-def]
-    """Move a row of pixels to their goal through the low-pass, exactly for a target that moves linearly in time."""
-    for i in range(len(goal)):
-        old = level[i]
-        shift = lag * (goal[i] - target[i])
-        before[i] = old
-        level[i] = goal[i] - shift + (old - target[i] + shift) * decay
-        target[i] = goal[i]
+def _follow(values, first, end, decay, lag):  # type: ignore[no-untyped-def]
+    """Move pieces to their goal through the low-pass, exactly for a target that moves linearly in time."""
+    for p in range(first, end):
+        base = _U(p) * _ALL
+        for i in range(_SIZE):
+            k = base + i
+            goal, start, old = values[k + _GOAL], values[k], values[k + _LEVEL]
+            shift = lag * (goal - start)
+            values[k + _BEFORE] = old
+            values[k + _LEVEL] = goal - shift + (old - start + shift) * decay
+            values[k] = goal
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _follow_in_light(goal, target, level, before, time_constants, half_light):  # type: ignore[no-untyped-def]
-    """As `_follow`, each pixel with the cut-off that its light allows; `time_constants`: the step over bright tau.
+def _follow_in_light(values, first, end, steps, half_light):  # type: ignore[no-untyped-def]
+    """As `_follow`, each pixel with the cut-off that its light allows; `steps`: the step over bright tau.
 
     exp(x) is a Taylor polynomial of x / 8 (x / 4) to the power of 8 (4), which vectorises: light is within 1 % above
     0.01, the decay within 1.5 % of what remains after four time constants, and far nearer after few.
     """
     one, half, sixth, last = np.float32(1), np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
-    for i in range(len(goal)):
-        old, start, end = level[i], target[i], goal[i]
-        z = min(max(np.float32(1 / 16) * (start + end), np.float32(-0.9)), half)
-        light = one + z * (one + z * (half + z * (sixth + z * last)))
-        light *= light
-        light *= light
-        light *= light
-        rate, room = time_constants * light, light + half_light
-        inverse = one / (rate * room)  # one division for both rate / room and room / rate
-        z = np.float32(1 / 4) * rate * rate * inverse
-        growth = one + z * (one + z * (half + z * (sixth + z * last)))
-        growth *= growth
-        growth *= growth
-        shift = (end - start) * (room * room * inverse)
-        before[i] = old
-        level[i] = end - shift + (old - start + shift) / growth
-        target[i] = end
-
-
-@njit(cache=True, nogil=True)
-def _any_reached(level, reference, on, off):  # type: ignore[no-untyped-def]
-    """Whether any pixel of a row reaches a threshold."""
-    count = np.int32(0)
-    for i in range(len(level)):
-        change = level[i] - reference[i]
-        count += np.int32(change >= on[i]) | np.int32(-change >= off[i])
-    return count > 0
+    for p in range(first, end):
+        base = _U(p) * _ALL
+        for i in range(_SIZE):
+            k = base + i
+            goal, start, old = values[k + _GOAL], values[k], values[k + _LEVEL]
+            z = min(max(np.float32(1 / 16) * (start + goal), np.float32(-0.9)), half)
+            light = one + z * (one + z * (half + z * (sixth + z * last)))
+            light *= light
+            light *= light
+            light *= light
+            rate, room = steps * light, light + half_light
+            inverse = one / (rate * room)  # one division for both rate / room and room / rate
+            z = np.float32(1 / 4) * rate * rate * inverse
+            growth = one + z * (one + z * (half + z * (sixth + z * last)))
+            growth *= growth
+            growth *= growth
+            shift = (goal - start) * (room * room * inverse)
+            values[k + _BEFORE] = old
+            values[k + _LEVEL] = goal - shift + (old - start + shift) / growth
+            values[k] = goal
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _crossings(level, reference, on, off, count):  # type: ignore[no-untyped-def]
-    """Write how many thresholds each pixel of a row has crossed, OFF as negative numbers; returns their total."""
-    total = np.int32(0)
-    for i in range(len(level)):
-        change = level[i] - reference[i]
-        crossed = np.int32(change / (on[i] if change > 0 else off[i]))
-        count[i] = crossed
-        total += abs(crossed)
+def _reached(values, first, end, hits):  # type: ignore[no-untyped-def]
+    """Which pieces have pixels that reached a threshold (in `hits`), how many thresholds these have crossed, and the
+    first and the last + 1 piece that has not settled at its target."""
+    total, start, stop = 0, end, end
+    for p in range(first, end):
+        base = _U(p) * _ALL
+        fired, far = np.int32(0), np.int32(0)
+        for i in range(_SIZE):
+            k = base + i
+            level = values[k + _LEVEL]
+            change = level - values[k + _REFERENCE]
+            fired += np.int32(change >= values[k + _ON]) | np.int32(-change >= values[k + _OFF])
+            far += np.int32(abs(values[k] - level) >= SETTLED)
+        hits[p - first] = fired > 0
+        if far > 0:
+            start, stop = min(start, p), p + 1
+        if fired > 0:
+            for i in range(_SIZE):
+                total += abs(_crossed(values, base + i))
+    return total, start, stop
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _crossed(values, k):  # type: ignore[no-untyped-def]
+    """How many thresholds a pixel has crossed, OFF as a negative number."""
+    change = values[k + _LEVEL] - values[k + _REFERENCE]
+    threshold = values[k + _ON] if change > 0 else values[k + _OFF]
+    return np.int64(change / threshold) if abs(change) >= threshold else np.int64(0)  # dividing takes long
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def advance(pixels, law, y, first, end, step_us):  # type: ignore[no-untyped-def]
+    """Let pieces first to end of row y go to their goals; how many thresholds they cross (an upper bound of events).
+
+    What still waits in the row must lie within. `fire` then turns the crossings into events.
+    """
+    values, left = pixels.values, y * len(pixels.hits)
+    a, b = left + first, left + end
+    if law.tau <= 0:
+        _follow(values, a, b, np.float32(0), np.float32(0))
+    else:
+        steps = np.float32(step_us / law.tau)
+        if law.half_light > 0:
+            _follow_in_light(values, a, b, steps, np.float32(law.half_light))
+        else:
+            _follow(values, a, b, np.float32(math.exp(-steps)), np.float32(1) / steps)
+    total, start, stop = _reached(values, a, b, pixels.hits)
+    pixels.waiting[y, 0], pixels.waiting[y, 1] = start - left, stop - left
     return total
 
 
 @njit(cache=True, nogil=True)
-def _fire(count, before, level, reference, on, off, last_us, t0, t1, refractory, first, pixel_out, t_out, p_out, n):  # type: ignore[no-untyped-def]
-    """Append the events of a row whose first pixel is number `first`; returns the new number of events."""
-    dt = np.float64(t1 - t0)
-    for i in range(len(count)):
-        if count[i] == 0:
+def fire(pixels, law, y, first, end, t0, t1, pixel_out, t_out, p_out, n):  # type: ignore[no-untyped-def]
+    """Append the events of pieces that `advance` has moved, from t0 to t1; returns the new number of events."""
+    values, dt = pixels.values, np.float64(t1 - t0)
+    for p in range(first, end):
+        if not pixels.hits[p - first]:
             continue
-        step = on[i] if count[i] > 0 else -off[i]
-        base = reference[i]
-        reference[i] = base + abs(count[i]) * step
-        rise = level[i] - before[i]
-        if rise == 0:  # rounding left it at its threshold in an earlier step
-            continue
-        for k in range(1, abs(count[i]) + 1):
-            share = (base + k * step - before[i]) / rise
-            t = min(t0 + np.int64(min(max(share, 0.0), 1.0) * dt), t1 - 1)
-            if t - last_us[i] < refractory:
+        piece = y * len(pixels.hits) + p
+        for i in range(PIECE):
+            k = _U(piece) * _ALL + _U(i)
+            count = _crossed(values, k)
+            if count == 0:
                 continue
-            last_us[i] = t
-            pixel_out[n] = first + i
-            t_out[n] = t
-            p_out[n] = count[i] > 0
-            n += 1
+            step = values[k + _ON] if count > 0 else -values[k + _OFF]
+            base, before = values[k + _REFERENCE], values[k + _BEFORE]
+            values[k + _REFERENCE] = base + abs(count) * step
+            rise = values[k + _LEVEL] - before
+            if rise == 0:  # rounding left it at its threshold in an earlier step
+                continue
+            for j in range(1, abs(count) + 1):
+                share = (base + j * step - before) / rise
+                t = min(t0 + np.int64(min(max(share, 0.0), 1.0) * dt), t1 - 1)
+                if t - pixels.last_us[piece * PIECE + i] < law.refractory:
+                    continue
+                pixels.last_us[piece * PIECE + i] = t
+                pixel_out[n] = y * pixels.width + p * PIECE + i
+                t_out[n] = t
+                p_out[n] = count > 0
+                n += 1
     return n
 
 
 @njit(cache=True, nogil=True)
-def _settled(target, level):  # type: ignore[no-untyped-def]
-    """Whether all these pixels have reached their target."""
-    count = np.int32(0)
-    for i in range(len(target)):
-        count += np.int32(abs(target[i] - level[i]) < SETTLED)
-    return count == len(target)
+def aim(pixels, y, first, end):  # type: ignore[no-untyped-def]
+    """The goal of pieces is where they were going."""
+    for p in range(first, end):
+        base = _U(y * len(pixels.hits) + p) * _ALL
+        for i in range(_SIZE):
+            pixels.values[base + i + _GOAL] = pixels.values[base + i]
 
 
 @njit(cache=True, nogil=True)
-def _unsettled(target, level, x0, x1):  # type: ignore[no-untyped-def]
-    """The part of x0..x1 of a row outside of which all pixels have reached their target, within 16; (0, 0) if all."""
-    while x0 < x1 and _settled(target[x0 : min(x0 + 16, x1)], level[x0 : min(x0 + 16, x1)]):
-        x0 += 16
-    while x0 < x1 and _settled(target[max(x1 - 16, x0) : x1], level[max(x1 - 16, x0) : x1]):
-        x1 -= 16
-    return (x0, x1) if x0 < x1 else (0, 0)
+def aim_blurred(pixels, y, first, end, down):  # type: ignore[no-untyped-def]
+    """The goal of pieces is a row of the canvas, blurred by (1 2 1)/4 once it has been so along the columns."""
+    quarter, half = np.float32(0.25), np.float32(0.5)
+    for p in range(first, end):
+        base, x = _U(y * len(pixels.hits) + p) * _ALL + _GOAL, _U(p) * _SIZE
+        for i in range(_SIZE):
+            j = x + i
+            pixels.values[base + i] = quarter * (down[j] + down[j + _U(2)]) + half * down[j + _U(1)]
 
 
 @njit(cache=True, nogil=True)
-def expose(  # type: ignore[no-untyped-def]
-    log_light, box, t0, t1, target, level, reference, last_us, waiting, on, off, refractory, tau, half_light, buffers, n
-):
-    """One step of all pixels in `box` and of those still `waiting` (height, 2: x0, x1 of each row) for their target."""
-    height, width = level.shape
-    before = np.empty(width, np.float32)
-    count = np.empty(width, np.int32)
+def expose(log_light, box, t0, t1, pixels, law, buffers, n):  # type: ignore[no-untyped-def]
+    """One step of all pixels in `box` and of those still waiting for their target."""
     pixel_out, t_out, p_out = buffers
-    steps = np.float32((t1 - t0) / tau) if tau > 0 else np.float32(np.inf)
-    decay, lag, half_light = np.float32(math.exp(-steps)), 1 / steps, np.float32(half_light)
-    for y in range(height):
-        x0, x1 = waiting[y, 0], waiting[y, 1]
-        inside = box[1] <= y < box[3] and box[0] < box[2]
-        if not inside and x0 >= x1:
+    x0, y0, x1, y1 = box
+    for y in range(len(pixels.waiting)):
+        first, end = pixels.waiting[y]
+        inside = y0 <= y < y1 and x0 < x1
+        if inside:
+            a, b = x0 // PIECE, (x1 + PIECE - 1) // PIECE
+            first, end = (min(first, a), max(end, b)) if first < end else (a, b)
+        if first >= end:
             continue
-        left, right = (box[0], box[2]) if inside else (x1, x1)
-        x0, x1 = (min(x0, left), max(x1, right)) if x0 < x1 else (left, right)
-        row_target, row_level = target[y], level[y]
-        for a, b in ((x0, left), (left, right), (right, x1)):
-            if a >= b:
-                continue
-            # Outside the box pixels go on to where they were going.
-            goal = log_light[y - box[1]] if a == left and inside else row_target[a:b]
-            if tau > 0 and half_light > 0:
-                _follow_in_light(goal, row_target[a:b], row_level[a:b], before[a - x0 : b - x0], steps, half_light)
-            else:
-                _follow(goal, row_target[a:b], row_level[a:b], before[a - x0 : b - x0], decay, lag)
-        if tau > 0:
-            waiting[y, 0], waiting[y, 1] = _unsettled(row_target, row_level, x0, x1)
-        now, last, rises, falls = row_level[x0:x1], reference[y, x0:x1], on[y, x0:x1], off[y, x0:x1]
-        if not _any_reached(now, last, rises, falls):
-            continue
-        total = _crossings(now, last, rises, falls, count)
-        if n + total > len(t_out):
-            pixel_out, t_out, p_out = grown((pixel_out, t_out, p_out), n + total)
-        n = _fire(
-            count[: x1 - x0], before, now, last, rises, falls, last_us[y, x0:x1], t0, t1, refractory, y * width + x0,
-            pixel_out, t_out, p_out, n,
-        )  # fmt: skip
+        aim(pixels, y, first, end)
+        if inside:
+            for x in range(x0, x1):
+                base = (y * len(pixels.hits) + x // PIECE) * FIELDS * PIECE
+                pixels.values[base + (FIELDS - 1) * PIECE + x % PIECE] = log_light[y - y0, x - x0]
+        total = advance(pixels, law, y, first, end, t1 - t0)
+        if total > 0:
+            if n + total > len(t_out):
+                pixel_out, t_out, p_out = grown((pixel_out, t_out, p_out), n + total)
+            n = fire(pixels, law, y, first, end, t0, t1, pixel_out, t_out, p_out, n)
     return (pixel_out, t_out, p_out), n
 
 
 @njit(cache=True, nogil=True)
-def _sink(level, reference, on, leak, seconds):  # type: ignore[no-untyped-def]
-    """Lower the references of a row; whether any pixel then reaches its ON threshold."""
-    count = np.int32(0)
-    for i in range(len(level)):
-        reference[i] -= leak[i] * seconds
-        count += np.int32(level[i] - reference[i] >= on[i])
-    return count > 0
-
-
-@njit(cache=True, nogil=True)
-def drift(level, reference, last_us, on, leak, t0, t1, refractory, buffers, n):  # type: ignore[no-untyped-def]
-    """Let all references sink by `leak` (log light per second) from t0 to t1, and fire what reaches a threshold."""
-    height, width = level.shape
+def drift(pixels, law, t0, t1, buffers, n):  # type: ignore[no-untyped-def]
+    """Let all references sink by their leak (log light per second) from t0 to t1, and fire what reaches a threshold."""
     seconds = np.float32((t1 - t0) * 1e-6)
+    values, pieces = pixels.values, len(pixels.hits)
     pixel_out, t_out, p_out = buffers
-    for y in range(height):
-        now, last, rises, falls = level[y], reference[y], on[y], leak[y]
-        for x0 in range(0, width, _PIECE):
-            x1 = min(x0 + _PIECE, width)
-            if not _sink(now[x0:x1], last[x0:x1], rises[x0:x1], falls[x0:x1], seconds):
+    for piece in range(len(pixels.waiting) * pieces):
+        base, fired = _U(piece) * _ALL, np.int32(0)
+        for i in range(_SIZE):
+            k = base + i
+            reference = values[k + _REFERENCE] - values[k + _LEAK] * seconds
+            values[k + _REFERENCE] = reference
+            fired += np.int32(values[k + _LEVEL] - reference >= values[k + _ON])
+        if fired == 0:
+            continue
+        for i in range(PIECE):
+            k = base + _U(i)
+            change, rise, leak = values[k + _LEVEL] - values[k + _REFERENCE], values[k + _ON], values[k + _LEAK]
+            if change < rise:
                 continue
-            for x in range(x0, x1):
-                change = now[x] - last[x]
-                if change < rises[x]:
+            count = np.int64(change / rise)
+            values[k + _REFERENCE] += count * rise
+            if n + count > len(t_out):
+                pixel_out, t_out, p_out = grown((pixel_out, t_out, p_out), n + count)
+            for j in range(1, count + 1):
+                ago_s = (change - j * rise) / leak if leak > 0 else np.float32(0)
+                t = min(max(np.int64(t1 - ago_s * 1e6), t0), t1 - 1)
+                if t - pixels.last_us[piece * PIECE + i] < law.refractory:
                     continue
-                count = int(change / rises[x])
-                last[x] += count * rises[x]
-                if n + count > len(t_out):
-                    pixel_out, t_out, p_out = grown((pixel_out, t_out, p_out), n + count)
-                for k in range(1, count + 1):
-                    ago_s = (change - k * rises[x]) / falls[x] if falls[x] > 0 else np.float32(0)
-                    t = min(max(np.int64(t1 - ago_s * 1e6), t0), t1 - 1)
-                    if t - last_us[y, x] < refractory:
-                        continue
-                    last_us[y, x] = t
-                    pixel_out[n] = y * width + x
-                    t_out[n] = t
-                    p_out[n] = True
-                    n += 1
+                pixels.last_us[piece * PIECE + i] = t
+                pixel_out[n] = piece // pieces * pixels.width + piece % pieces * PIECE + i
+                t_out[n] = t
+                p_out[n] = True
+                n += 1
     return (pixel_out, t_out, p_out), n

@@ -23,6 +23,11 @@ from evhands.sim.motion import Motion, rotation_vector
 from evhands.sim.scenery import Backdrop, Lamp, Thing
 from evhands.types import Camera, HandPose, Side
 
+KEY_ERROR_PX = 0.03
+"""How far vertices may be from where they ought to be, about."""
+LONGEST_KEY_S = 0.016
+FOLLOWED_US = 20_000
+"""After this the pixels have followed a lamp that has changed."""
 _SUBJECT_STREAM = 7_340_033
 """Keeps the random numbers of subjects apart from those of clips."""
 
@@ -210,31 +215,91 @@ def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -1)
 
 
-def needed_times(world: World) -> np.ndarray:
-    """When to draw (us, int64, from 0 to the end, dense where things move fast).
+@dataclass(frozen=True)
+class Pace:
+    """How fast things move in the image, on a grid of about 4 ms."""
 
-    ESIM's rule (Rebecq et al. 2018): the next image when the fastest point has moved `step_px`.
-    """
+    grid_s: np.ndarray
+    """(n + 1,)."""
+    moved_px: np.ndarray
+    """(n,) by the fastest point of hands, things and background from one time to the next."""
+    slid_px: np.ndarray
+    """(n,) by that of the background."""
+    bent_px: np.ndarray
+    """(n,) by how much a point of hands and things moves differently from the step before, at most."""
+
+
+def pace_of(world: World) -> Pace:
+    """The pace of hands, forearms, things and background."""
     config = world.config
     grid_s = np.linspace(0, config.duration_us * 1e-6, max(config.duration_us // 4000, 1) + 1)
-    moved = np.zeros(len(grid_s) - 1)
+    moved, bent = np.zeros(len(grid_s) - 1), np.zeros(len(grid_s) - 1)
     for actor in world.actors:
         posed = actor.posed(grid_s)
         forearm = posed.wrist + 0.06 * posed.rotation[:, :, 0]
         points = np.concatenate([posed.joints().astype(np.float64), forearm[:, None]], 1)
-        moved = np.maximum(moved, _fastest(points, world.camera))
+        moved, bent = _fastest(points, world.camera, moved, bent)
     for thing in world.things:
-        moved = np.maximum(moved, _fastest(thing.at(grid_s)[:, ::5].astype(np.float64), world.camera))
+        moved, bent = _fastest(thing.at(grid_s)[:, ::5].astype(np.float64), world.camera, moved, bent)
+    slid = np.zeros(len(moved))
     if world.backdrop.moves:
-        moved = np.maximum(moved, world.backdrop.speed_px_s(grid_s) * np.diff(grid_s))
-    steps = np.maximum(moved * 1.15 / config.step_px, np.diff(grid_s) * 1e6 / config.step_us)
-    phase = np.concatenate([[0.0], np.cumsum(steps)])
-    t_us = np.interp(np.linspace(0, phase[-1], math.ceil(phase[-1]) + 1), phase, grid_s * 1e6)
+        slid = world.backdrop.speed_px_s(grid_s) * np.diff(grid_s)
+    return Pace(grid_s, np.maximum(moved, slid), slid, bent)
+
+
+def needed_times(world: World, pace: Pace | None = None) -> np.ndarray:
+    """When to draw (us, int64, from 0 to the end, dense where things move fast).
+
+    ESIM's rule (Rebecq et al. 2018): the next image when the fastest point has moved `step_px`.
+    """
+    config, pace = world.config, pace or pace_of(world)
+    steps = _steps(config, pace, pace.moved_px)
     lamp = world.lamp.times(config.duration_us * 1e-6) * 1e6
-    return np.unique(np.round(np.concatenate([t_us, lamp])).astype(np.int64))
+    return np.unique(np.round(np.concatenate([_spaced(pace.grid_s, steps) * 1e6, lamp])).astype(np.int64))
 
 
-def _fastest(points: np.ndarray, camera: Camera) -> np.ndarray:
-    """(n - 1,) pixels that the fastest of the points (n, k, 3) moves from one time to the next."""
+def due_images(world: World, pace: Pace, t_us: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """(n,) bool: which of the images at times (n,) a background that moves is due in: one a step of its own, and all
+    from before a change of the lamp until pixels have followed."""
+    phase = np.concatenate([[0.0], np.cumsum(_steps(world.config, pace, pace.slid_px))])
+    step = np.floor(np.interp(t_us * 1e-6, pace.grid_s, phase))
+    changes = np.diff(gains) != 0
+    due = np.ones(len(t_us), bool)
+    due[1:] = (np.diff(step) > 0) | changes
+    due[:-1] |= changes
+    relit_us = np.concatenate([[-math.inf], t_us[1:][changes]])
+    return due | (t_us - relit_us[np.searchsorted(relit_us, t_us, side="right") - 1] < FOLLOWED_US)
+
+
+def _steps(config: ClipConfig, pace: Pace, moved_px: np.ndarray) -> np.ndarray:
+    """How many images each part of the grid asks for."""
+    return np.maximum(moved_px * 1.15 / config.step_px, np.diff(pace.grid_s) * 1e6 / config.step_us)
+
+
+def key_times(pace: Pace, error_px: float = KEY_ERROR_PX) -> np.ndarray:
+    """When meshes are worked out (s, from the first to the last time of the pace): between two of these times every
+    vertex moves straight through the image, and is then at most about `error_px` from where it ought to be.
+
+    A path of acceleration a lies up to a h^2 / 8 beside its chord over a time h.
+    """
+    step_s = np.diff(pace.grid_s)
+    apart_s = np.clip(step_s * np.sqrt(8 * error_px / np.maximum(pace.bent_px, 1e-9)), 1e-3, LONGEST_KEY_S)
+    return _spaced(pace.grid_s, step_s / apart_s)
+
+
+def _spaced(grid_s: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """Times from the first to the last of the grid, by at least so many steps (n,) within each of its parts."""
+    phase = np.concatenate([[0.0], np.cumsum(steps)])
+    return np.interp(np.linspace(0, phase[-1], math.ceil(phase[-1]) + 1), phase, grid_s)
+
+
+def _fastest(points: np.ndarray, camera: Camera, moved: np.ndarray, bent: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(moved, bent) of a `Pace`, of the points (n, k, 3) too."""
     pixels = points[..., :2] / np.maximum(points[..., 2:], 0.05) * camera.K[0, 0]
-    return np.linalg.norm(np.diff(pixels, axis=0), axis=-1).max(1)
+    steps = np.diff(pixels, axis=0)
+    moved = np.maximum(moved, np.linalg.norm(steps, axis=-1).max(1))
+    turns = np.linalg.norm(np.diff(steps, axis=0), axis=-1).max(1, initial=0)
+    if len(turns):
+        ends = np.concatenate([turns[:1], turns, turns[-1:]])
+        bent = np.maximum(bent, np.maximum(ends[1:], ends[:-1]))
+    return moved, bent
