@@ -89,7 +89,7 @@ def hand_flow(
     speeds = vertex_speeds(points)
     depth = torch.where(drawn, vertices[..., 2], -1.0)
     raster = _rasterise(torch.cat([points, depth[..., None]], -1).detach(), hand.faces, size, config)
-    flow, covered = _average_speed(speeds, hand.faces, raster)
+    flow, covered = average_speed(speeds, hand.faces, raster)
     return HandFlow(flow, covered, vertices, points, speeds, drawn, raster)
 
 
@@ -137,7 +137,7 @@ def on_surface(
     return (weights[..., None] * corners).sum(1)
 
 
-def _average_speed(speeds: Tensor, faces: Tensor, raster: Raster) -> tuple[Tensor, Tensor]:
+def average_speed(speeds: Tensor, faces: Tensor, raster: Raster) -> tuple[Tensor, Tensor]:
     """Mean over the meshes that cover a pixel: (*b, 2, h, w) and where there is one (*b, h, w)."""
     shape = raster.face.shape[1:]
     index, mesh, face, weights = seen_pixels(raster)
@@ -181,7 +181,8 @@ def crop_flow(
             resized = (length * scale).trunc()
             place = pixels + (centre * scale - crop_centre).trunc()[..., None]
             inside = (place >= 0) & (place < resized[..., None])
-            place = place * ((length - 1) / (resized - 1).clamp(min=1))[..., None]
+            step = torch.full_like(resized, length - 1) / (resized - 1).clamp(min=1)
+            place = place * step[..., None]
         else:
             place = (pixels - crop_centre[..., None]) / scale[..., None] + centre[..., None]
             inside = (place > -1) & (place < length)
