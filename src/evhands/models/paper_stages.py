@@ -7,7 +7,7 @@ What a stage computes follows from its weights: the supervised stage makes no ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -49,6 +49,8 @@ class StageConfig:
     """Instead of `STAGE_WEIGHTS`; a weight of 0 computes a term without learning from it."""
     most_events: int = 10_000
     """Events of a window that are warped: a random subset of more."""
+    flow_unit: float = 1 / 8
+    """Unit of the flow term: a share of the crop's side per window."""
     hand_flow: HandFlowConfig = field(default_factory=HandFlowConfig)
     edge: EdgeConfig = field(default_factory=EdgeConfig)
     padded_slices: bool = False
@@ -92,31 +94,47 @@ def stage_losses(
     with `losses.combined` and `stage_weights`. generator draws the subset of too many events.
     """
     names = set(stage_weights(stage, config))
-    labelled, truth = batch["labelled"], true_poses(batch, hand)
-    outputs = labelled.shape[1]
+    outputs = batch["labelled"].shape[1]
     poses_wanted = config.published_targets or not names <= {"flow"}
-    flows = None
+    flows, predicted = None, None
     if estimator.flow is not None:
         flows = estimator.flow_scales(batch["voxel"] if poses_wanted else batch["voxel"][:, 1 - outputs :])
-    terms: dict[str, Term] = {}
-    predicted = truth
     if poses_wanted:
         prediction, _ = estimator.poses(batch["lnes"], flows)
         predicted = in_camera(estimator, _steps(prediction.pose, slice(-outputs, None)), batch["crop_K"], batch["K"])
-        terms |= supervised_terms(estimator, hand, predicted, truth, labelled, config)
-    mixed = losses.mixed_poses(predicted, truth, labelled)
+    if flows is not None:
+        assert estimator.flow is not None
+        flows = flows[:, 1 - outputs :] * estimator.flow.config.range_px
+    return prediction_losses(hand, predicted, flows, batch, names, config, generator)
+
+
+def prediction_losses(
+    hand: HandModel,
+    predicted: HandPose | None,
+    flows: Float[Tensor, "b windows levels 2 s s"] | None,
+    batch: Tensors,
+    names: Set[str],
+    config: StageConfig = StageConfig(),
+    generator: torch.Generator | None = None,
+) -> dict[str, Term]:
+    """The terms `names` of `stage_losses`, from what a network said.
+
+    predicted: poses (b, a) in the camera; None = the true ones. flows: of the last a - 1 windows at all scales, in
+    pixels of the crop per window.
+    """
+    labelled, truth = batch["labelled"], true_poses(batch, hand)
+    terms = {} if predicted is None else supervised_terms(hand, predicted, truth, labelled, config)
+    mixed = truth if predicted is None else losses.mixed_poses(predicted, truth, labelled)
     if "smooth" in names:
-        values = losses.smooth_loss(_compared(estimator, mixed, config), published=config.smooth_over_batch)
+        values = losses.smooth_loss(_compared(hand, mixed, config), published=config.smooth_over_batch)
         terms["smooth"] = _all(values)
     if names & {"flow", "contrast", "edge"}:
-        K = batch["K"][:, None].expand(-1, outputs - 1, -1, -1)
+        K = batch["K"][:, None].expand(-1, labelled.shape[1] - 1, -1, -1)
         start, end = _steps(mixed, slice(None, -1)), _steps(mixed, slice(1, None))
         moved = hand_flow(hand, start, end, K, config.size, config.hand_flow)
         if "flow" in names:
             assert flows is not None
-            assert estimator.flow is not None
-            flow_unit = estimator.flow.config.range_px
-            terms["flow"] = flow_term(flows[:, 1 - outputs :], moved.flow, batch, flow_unit, config)
+            terms["flow"] = flow_term(flows, moved.flow, batch, config)
         if names & {"contrast", "edge"}:
             events = thin_windows(event_windows(batch, config.size), config.most_events, generator)
             terms |= event_terms(hand, moved, events, K, ~labelled, names, config)
@@ -129,7 +147,6 @@ def stage_weights(stage: Stage, config: StageConfig = StageConfig()) -> Mapping[
 
 
 def supervised_terms(
-    estimator: PaperEstimator,
     hand: HandModel,
     predicted: HandPose,
     truth: HandPose,
@@ -138,7 +155,7 @@ def supervised_terms(
 ) -> dict[str, Term]:
     """`joint` against the joints of the true parameters, `parameter` and its parts, of every window."""
     joint = losses.joint_loss(pose_hand(hand, predicted).joints(), pose_hand(hand, truth).joints())
-    compared = (_compared(estimator, pose, config) for pose in (predicted, truth))
+    compared = (_compared(hand, pose, config) for pose in (predicted, truth))
     parts = losses.parameter_losses(*compared)
     terms = {"joint": joint, "parameter": losses.weighted_sum(parts, losses.PARAMETER_WEIGHTS)}
     terms |= {f"parameter_{name}": value for name, value in parts.items()}
@@ -149,14 +166,15 @@ def flow_term(
     predicted: Float[Tensor, "b windows levels 2 s s"],
     truth: Float[Tensor, "b windows 2 h w"],
     batch: Tensors,
-    flow_unit_px: float,
     config: StageConfig,
 ) -> Term:
-    """Error of the predicted flow against the hand flow seen in the crop, of windows between two true poses."""
+    """Error of the predicted flow (pixels of the crop) against the hand flow seen in the crop, of windows between two
+    true poses; the unit of the error is `config.flow_unit` crop sides."""
     crop_K, K = batch["crop_K"][:, 1:], batch["K"][:, None]
     K = K.expand_as(crop_K)
     target = crop_flow(truth.detach(), K, crop_K, predicted.shape[-1], published=config.published_targets)
-    values = losses.flow_loss(predicted, target / flow_unit_px)
+    unit_px = config.flow_unit * predicted.shape[-1]
+    values = losses.flow_loss(predicted / unit_px, target / unit_px)
     if config.published_targets:
         return _all(torch.where(crop_K[..., 0, 0] / K[..., 0, 0] > 0.3, values, 0))
     return Term(values, batch["labelled"][:, :-1] & batch["labelled"][:, 1:])
@@ -168,7 +186,7 @@ def event_terms(
     events: WindowBatch,
     K: Float[Tensor, "b windows 3 3"],
     free: Bool[Tensor, "b a"],
-    names: set[str],
+    names: Set[str],
     config: StageConfig,
 ) -> dict[str, Term]:
     """`contrast` and `edge` of poses against the events of the windows between them; free: poses that are predicted."""
@@ -242,9 +260,11 @@ def _steps(pose: HandPose, steps: slice) -> HandPose:
     return replace(pose, **{name: getattr(pose, name)[:, steps] for name in PARTS})
 
 
-def _compared(estimator: PaperEstimator, pose: HandPose, config: StageConfig) -> HandPose:
+def _compared(hand: HandModel, pose: HandPose, config: StageConfig) -> HandPose:
     """The pose with what the losses call translation as its wrist."""
-    return replace(pose, wrist=pose.wrist - estimator.wrist_offset(pose.shape)) if config.model_translation else pose
+    if not config.model_translation:
+        return pose
+    return replace(pose, wrist=pose.wrist - hand.with_shape(pose.shape).joints16[..., 0, :])
 
 
 def _all(values: Tensor) -> Term:
