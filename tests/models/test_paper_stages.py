@@ -280,25 +280,33 @@ def test_two_published_steps(stage: str) -> None:
                 np.testing.assert_allclose(means[ours].detach(), stored[theirs], rtol=tolerance, err_msg=ours)
         optimizer.zero_grad()
         value.backward()
-        if step == 0:
-            _compare_gradients(estimator, wanted["steps"][0])
         torch.nn.utils.clip_grad_value_(estimator.parameters(), 1.0)
         optimizer.step()
     _compare_changes(estimator, before, wanted["mean_abs_change_after_2_steps"])
 
 
-def _compare_gradients(estimator: PaperEstimator, wanted: dict) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["supervised", "flow", "semi"])
+def test_published_gradients(stage: str) -> None:
+    """In float64: the published ones were computed in single precision, and so are ours, with other rounding."""
+    path = shared_path(f"fixtures/train_step/train_step_{stage}.json")
+    wanted = json.loads(path.read_text())["steps"][0]
+    estimator = recipe_estimator(stage).double()
+    batch = {name: v.double() if v.is_floating_point() else v for name, v in training_items().items()}
+    config = StageConfig.published()
+    terms = stage_losses(estimator, mano().to(dtype=torch.float64), batch, stage, config)
+    losses.combined(terms, STAGE_WEIGHTS[stage])[0].backward()
     found = {published_name(n): p.grad for n, p in estimator.named_parameters() if p.grad is not None}
-    norm = torch.stack([g.double().norm() for g in found.values()]).norm()
+    norm = torch.stack([g.norm() for g in found.values()]).norm()
     np.testing.assert_allclose(norm, wanted["total_grad_norm"], rtol=1e-4)
     for name, (size, largest, total_) in wanted["grad_norm_absmax_sum"].items():
         if size < 1e-3:  # none, or the bias of a convolution before a batch norm: rounding noise
             continue
-        gradient = found[name].double()
-        np.testing.assert_allclose(gradient.norm(), size, rtol=2e-3, err_msg=name)
-        np.testing.assert_allclose(gradient.abs().max(), largest, rtol=2e-3, err_msg=name)
-        count = gradient.numel() ** 0.5
-        np.testing.assert_allclose(gradient.sum() / count, total_ / count, rtol=0, atol=5e-3 * size, err_msg=name)
+        gradient = found[name]
+        np.testing.assert_allclose(gradient.norm(), size, rtol=1e-3, err_msg=name)
+        np.testing.assert_allclose(gradient.abs().max(), largest, rtol=1e-3, err_msg=name)
+        root = gradient.numel() ** 0.5
+        np.testing.assert_allclose(gradient.sum() / root, total_ / root, rtol=0, atol=1e-3 * size, err_msg=name)
 
 
 def _compare_changes(estimator: PaperEstimator, before: dict[str, Tensor], wanted: dict[str, float]) -> None:
@@ -310,7 +318,8 @@ def _compare_changes(estimator: PaperEstimator, before: dict[str, Tensor], wante
     assert changed == set(wanted)
     ratios = np.array([changes[name] / wanted[name] for name in wanted if wanted[name]])
     # Adam's first steps have the size of the learning rate whatever the gradient: its noise decides the sign of a few.
-    assert np.quantile(np.abs(ratios - 1), 0.9) < 5e-3
+    assert np.median(np.abs(ratios - 1)) < 1e-3
+    assert np.quantile(np.abs(ratios - 1), 0.9) < 2e-2
 
 
 def test_published_terms_of_given_predictions() -> None:

@@ -169,7 +169,10 @@ class PaperEstimator(Estimator):
             images = torch.cat([images, flows[:, :, -self.config.flow_levels :].flatten(2, 3)], dim=2)
             flow = flows[:, :, -1] * self.flow.config.range_px
         outputs, state = self.pose(images, state)
-        return Prediction(self.decode(outputs), confidence=torch.ones_like(outputs[..., 0]), flow=flow), state
+        # Half precision, where it is asked for, is good enough for convolutions but not for metres.
+        with torch.autocast(outputs.device.type, enabled=False):
+            pose = self.decode(outputs.to(self.wrist_rest.dtype))
+        return Prediction(pose, confidence=torch.ones_like(pose.wrist[..., 0]), flow=flow), state
 
     def decode(self, outputs: Float[Tensor, "*b 61"]) -> HandPose:
         """The head's numbers as a pose; its wrist lies in the crop's virtual camera."""

@@ -47,6 +47,8 @@ class StageConfig:
     """Width and height of the image in which the events live."""
     weights: Mapping[str, float] | None = None
     """Instead of `STAGE_WEIGHTS`; a weight of 0 computes a term without learning from it."""
+    bf16: bool = False
+    """Run the networks, and only them, in bfloat16."""
     most_events: int = 10_000
     """Events of a window that are warped: a random subset of more."""
     flow_unit: float = 1 / 8
@@ -97,14 +99,15 @@ def stage_losses(
     outputs = batch["labelled"].shape[1]
     poses_wanted = config.published_targets or not names <= {"flow"}
     flows, predicted = None, None
-    if estimator.flow is not None:
-        flows = estimator.flow_scales(batch["voxel"] if poses_wanted else batch["voxel"][:, 1 - outputs :])
-    if poses_wanted:
-        prediction, _ = estimator.poses(batch["lnes"], flows)
+    with torch.autocast(batch["lnes"].device.type, torch.bfloat16, enabled=config.bf16):
+        if estimator.flow is not None:
+            flows = estimator.flow_scales(batch["voxel"] if poses_wanted else batch["voxel"][:, 1 - outputs :])
+        prediction = estimator.poses(batch["lnes"], flows)[0] if poses_wanted else None
+    if prediction is not None:
         predicted = in_camera(estimator, _steps(prediction.pose, slice(-outputs, None)), batch["crop_K"], batch["K"])
     if flows is not None:
         assert estimator.flow is not None
-        flows = flows[:, 1 - outputs :] * estimator.flow.config.range_px
+        flows = flows[:, 1 - outputs :].to(batch["voxel"].dtype) * estimator.flow.config.range_px
     return prediction_losses(hand, predicted, flows, batch, names, config, generator)
 
 
