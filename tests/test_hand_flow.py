@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from evhands.geometry import project
 from evhands.hand.raster import rasterize_batch
+from evhands.hand.raster_torch import rasterize_torch
 from evhands.hand_flow import HandFlowConfig, average_speed, crop_flow, hand_flow, poses_between
 from evhands.losses import flow_loss
 from moving_hands import END, HAND, SIZE, START, K, mano, moved, published_pose, supervision
@@ -75,6 +76,14 @@ def test_a_batch_is_its_pairs_one_by_one_whatever_the_threads() -> None:
     for threads in (1, 3):
         found = hand_flow(HAND, pair(START, END), pair(END, START), K, SIZE, HandFlowConfig(threads=threads))
         torch.testing.assert_close(found.flow, torch.cat([a.flow for a in alone]), rtol=0, atol=1e-4)
+
+
+def test_the_rasteriser_of_gpus_gives_the_same_flow() -> None:
+    found = both()
+    points = torch.cat([found.points, found.vertices[..., 2:]], -1)
+    flow, covered = average_speed(found.speeds, HAND.faces, rasterize_torch(points, HAND.faces, SIZE))
+    assert torch.equal(covered, found.covered)
+    torch.testing.assert_close(flow, found.flow, rtol=0, atol=1e-3)
 
 
 def test_gradients_are_those_of_the_speeds_with_the_raster_held() -> None:
