@@ -11,6 +11,7 @@ import os
 for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+import resource
 import sys
 import time
 from collections import defaultdict
@@ -73,6 +74,8 @@ def print_step(stage: paper_stages.Stage, bf16: bool, repeats: int) -> None:
     median["the rest"] = np.array([clock, processor]) - sum(median.values())
     for name, seconds in median.items():
         print(f"    {name:26} {1000 * seconds[0]:8.1f} ms, processor time {1000 * seconds[1]:8.1f} ms")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"    most memory of the process so far {memory:.1f} GB; limit 4 GB")
     for name, timing in machine_reference().items():
         print(f"    meanwhile {name:34} {timing.median_ms:7.2f} ms (fastest {timing.fastest_ms:.2f})")
 

@@ -147,6 +147,15 @@ def test_gradients_are_finite_whatever_stands_where_there_is_no_label_and_withou
         assert gradient.isfinite().all(), name
 
 
+def test_half_precision_stays_in_the_networks() -> None:
+    estimator, batch = tiny().eval(), a_batch(MIXED)
+    full, half = (stage_losses(estimator, HAND, batch, "semi", StageConfig(bf16=b)) for b in (False, True))
+    for name, term in half.items():
+        assert term.values.dtype == torch.float32
+        torch.testing.assert_close(term.values, full[name].values, rtol=0.1, atol=1e-3, msg=name)
+    assert not torch.equal(half["joint"].values, full["joint"].values)
+
+
 def test_norms_of_a_frozen_flow_net_rest_unless_they_drift_as_published() -> None:
     """O24."""
     for training, changed in (("frozen", False), ("frozen_norms_drift", True)):
