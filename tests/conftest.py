@@ -23,9 +23,12 @@ SHAPE_CHECKED = [
     "evhands.recording",
     "evhands.evrealhands_layout",
     "evhands.losses",
+    "evhands.hand_flow",
+    "evhands.edge_loss",
     "evhands.metrics",
     "evhands.hand.skeleton",
     "evhands.hand.model",
+    "evhands.models.paper_stages",
     "evhands.tracking",
 ]
 _checked_now = [name for name in SHAPE_CHECKED if name not in sys.modules]

@@ -91,6 +91,52 @@ def test_thinning_keeps_a_subset_in_order() -> None:
     np.testing.assert_array_equal(same.x, batch.x)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 700), min_size=1, max_size=5), st.sampled_from([0.3, 0.5, 1.0]))
+def test_slices_of_all_windows_are_those_of_each(counts: list[int], share: float) -> None:
+    batch = to_torch(a_batch(tuple(counts)))
+    for way, end in enumerate(("last", "first")):
+        slices = [warp.edge_slices(n, share)[way] for n in counts]
+        wanted = torch.cat([batch.t[first:][s] for first, s in zip(batch.offsets, slices)])
+        found = warp_torch.edge_events(batch, end, share)
+        torch.testing.assert_close(found.t, wanted, rtol=0, atol=0)
+        assert found.offsets.tolist() == np.cumsum([0] + [s.stop - s.start for s in slices]).tolist()
+
+
+def test_published_slices_of_sparse_windows_are_empty_or_reach_into_the_padding(shared_path) -> None:
+    stored = np.load(shared_path("fixtures/supervision/small_cases.npz"))
+    counts = stored["slice_in"].ravel().clip(max=10_000)
+    batch = to_torch(a_batch(tuple(counts)))
+    for share in (1.0, 0.3, 0.5):
+        wanted = stored[f"slice_{share}"].reshape(-1, 4)
+        # Python's slices in an array of 10 000 slots: a negative start counts from its end.
+        lengths = (
+            [len(range(10_000)[a:b]) for a, b in wanted[:, :2]],
+            [len(range(10_000)[a:b]) for a, b in wanted[:, 2:]],
+        )
+        for end, length in zip(("last", "first"), lengths):
+            found = warp_torch.edge_events(batch, end, share, padded=True)
+            assert torch.diff(found.offsets).tolist() == length
+        for i, n in enumerate(counts):  # `found` holds the first slices here
+            part = slice(int(found.offsets[i]), int(found.offsets[i + 1]))
+            own = min(n, length[i])
+            assert torch.equal(found.t[part][:own], batch.t[int(batch.offsets[i]) :][:own])
+            empty = torch.stack([found.x, found.y, found.t, found.p.float()])[:, part][:, own:]
+            assert empty.shape[1] == max(120 - n, 0)
+            assert not empty.any()
+
+
+def test_thinning_as_tensors_keeps_a_subset_in_order() -> None:
+    batch = to_torch(a_batch((300, 0, 600, 90)))
+    thin = warp_torch.thin_windows(batch, 200, torch.Generator().manual_seed(1))
+    assert thin.offsets.tolist() == [0, 200, 200, 400, 490]
+    for i in range(4):
+        mine, all_ = (b.t[b.offsets[i] : b.offsets[i + 1]].tolist() for b in (thin, batch))
+        positions = [all_.index(t) for t in mine]
+        assert positions == sorted(set(positions))
+    assert warp_torch.thin_windows(batch, 600).t is batch.t
+
+
 def test_published_images_of_warped_events_are_reproduced(shared_path) -> None:
     inputs = np.load(shared_path("fixtures/supervision/inputs.npz"))
     stored = np.load(shared_path("fixtures/supervision/iwe.npz"))

@@ -118,6 +118,23 @@ def test_a_blur_only_adds_pixels_and_only_near_ones() -> None:
     assert distance.max() < 1.5
 
 
+@given(CORNERS, st.floats(0.5, 2.0))
+def test_beyond_an_edge_the_corner_across_has_no_weight(points: np.ndarray, blur_px: float) -> None:
+    """Also of steep faces, whose perspective sum is negative beyond their horizon."""
+    face = np.array([[0, 1, 2]])
+    tensors = torch.from_numpy(points), torch.from_numpy(face)
+    for raster in (
+        rasterize(points, face, SIZE, blur_px=blur_px),
+        as_numpy(rasterize_torch(*tensors, SIZE, blur_px=blur_px)),
+    ):
+        y, x = np.nonzero(raster.face >= 0)
+        corners = points[:3, :2] - np.stack([x, y], -1)[:, None]
+        after, before = np.roll(corners, -1, 1), np.roll(corners, -2, 1)
+        areas = after[..., 0] * before[..., 1] - after[..., 1] * before[..., 0]
+        beyond = areas * np.sign(areas.sum(1, keepdims=True)) < -1e-9
+        assert (raster.barycentrics[y, x][beyond] == 0).all()
+
+
 def test_of_equal_faces_the_first_is_seen() -> None:
     points = np.array([[2.3, 2.1, 0.7], [20.2, 3.3, 1.3], [8.4, 15.7, 2.1]])
     faces = np.array([[2, 0, 1], [0, 1, 2], [1, 0, 2], [0, 2, 1]])

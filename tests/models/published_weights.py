@@ -18,12 +18,15 @@ def recipe_weights(fixtures: Path) -> dict[str, Tensor]:
     """All 301 keys in their order: networks by the recipe of the fixtures' README, the hand drawn at random."""
     shapes = json.loads((fixtures / "state_dict_keys.json").read_text())["ordered_keys"]
     return {
-        name: torch.from_numpy(_draw(name, shape)) if name.startswith(LEARNED) else _hand_part(name, shape, dtype)
+        name: torch.from_numpy(recipe_value(name, shape))
+        if name.startswith(LEARNED)
+        else _hand_part(name, shape, dtype)
         for name, (shape, dtype) in shapes.items()
     }
 
 
-def _draw(name: str, shape: list[int]) -> np.ndarray:
+def recipe_value(name: str, shape: list[int]) -> np.ndarray:
+    """One key of the recipe."""
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "num_batches_tracked":
         return np.array(1000)

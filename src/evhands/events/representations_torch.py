@@ -50,10 +50,11 @@ def voxel_grid(batch: WindowBatch, bins: int = 5, *, bilinear: bool = True) -> F
 def event_image(batch: WindowBatch, *, bilinear: bool = True) -> Float[Tensor, "b 2 h w"]:
     """Number of events at each pixel, channel 0 = ON, 1 = OFF (see `representations.event_image`)."""
     width, height = batch.size
-    out = batch.x.new_zeros(len(batch) * 2 * height * width)
     plane = window_of(batch) * 2 + (~batch.p).long()
-    for pixel, weight, inside in _taps(batch, bilinear):
-        out = out.index_add(0, _flat(plane, pixel, inside, batch), torch.where(inside, weight, 0))
+    taps = list(_taps(batch, bilinear))
+    index = torch.cat([_flat(plane, pixel, inside, batch) for pixel, _, inside in taps])
+    weight = torch.cat([torch.where(inside, weight, 0) for _, weight, inside in taps])
+    out = batch.x.new_zeros(len(batch) * 2 * height * width).index_add(0, index, weight)
     return out.reshape(len(batch), 2, height, width)
 
 

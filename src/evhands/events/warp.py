@@ -58,13 +58,11 @@ def edge_slices(count: int, share: float = 0.3, least: int = 120) -> tuple[slice
 
 def thin_windows(batch: WindowBatch, most: int, rng: np.random.Generator) -> WindowBatch:
     """At most `most` events a window: a random subset without repetition, in the order they had."""
-    kept = []
-    for first, last in zip(batch.offsets[:-1], batch.offsets[1:], strict=True):
-        count = int(last - first)
-        chosen = np.arange(count) if count <= most else np.sort(rng.choice(count, most, replace=False))
-        kept.append(first + chosen)
-    index = np.concatenate(kept) if kept else np.empty(0, np.int64)
-    offsets = np.concatenate([[0], np.cumsum([len(k) for k in kept])]).astype(np.int64)
+    counts = np.diff(batch.offsets)
+    window = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((rng.random(len(window)), window))
+    index = np.sort(order[np.arange(len(order)) - batch.offsets[window] < most])
+    offsets = np.concatenate([[0], np.cumsum(np.minimum(counts, most))]).astype(np.int64)
     return replace(batch, x=batch.x[index], y=batch.y[index], t=batch.t[index], p=batch.p[index], offsets=offsets)
 
 

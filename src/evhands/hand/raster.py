@@ -249,14 +249,19 @@ def _fill_blurred(
         if not (za > 0.0 and zb > 0.0 and zc > 0.0):
             continue
         ua, va, ub, vb, uc, vc = points[a, 0], points[a, 1], points[b, 0], points[b, 1], points[c, 0], points[c, 1]
-        if not 0.0 < abs((ub - ua) * (vc - va) - (uc - ua) * (vb - va)) < np.inf:
+        area = (ub - ua) * (vc - va) - (uc - ua) * (vb - va)
+        if not 0.0 < abs(area) < np.inf:
             continue
+        sign = 1.0 if area > 0.0 else -1.0
         x0, x1 = _first_pixel(min(ua, ub, uc) - blur_px, offset), _end_pixel(max(ua, ub, uc) + blur_px, offset, width)
         y0, y1 = _first_pixel(min(va, vb, vc) - blur_px, offset), _end_pixel(max(va, vb, vc) + blur_px, offset, height)
         for row in range(y0, y1):
             for column in range(x0, x1):
                 x, y = column + offset, row + offset
-                wa, wb, wc = _perspective_weights(points, faces, f, x, y)
+                # Positive inside, and not divided by their sum: beyond the horizon of a steep face it is negative.
+                wa = sign * ((ub - x) * (vc - y) - (uc - x) * (vb - y)) * zb * zc
+                wb = sign * ((uc - x) * (va - y) - (ua - x) * (vc - y)) * zc * za
+                wc = sign * ((ua - x) * (vb - y) - (ub - x) * (va - y)) * za * zb
                 if wa < 0.0 or wb < 0.0 or wc < 0.0:
                     near = min(
                         _squared_distance(x, y, ua, va, ub, vb),
@@ -266,8 +271,8 @@ def _fill_blurred(
                     if near >= blur_px * blur_px:
                         continue
                     wa, wb, wc = max(wa, 0.0), max(wb, 0.0), max(wc, 0.0)
-                    total = wa + wb + wc
-                    wa, wb, wc = wa / total, wb / total, wc / total
+                total = wa + wb + wc
+                wa, wb, wc = wa / total, wb / total, wc / total
                 z = np.float32(wa * za + wb * zb + wc * zc)
                 if z < depth[row, column]:
                     depth[row, column] = z

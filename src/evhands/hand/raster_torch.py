@@ -75,14 +75,14 @@ def _areas(triangles: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _surface_weights(triangles: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Perspective-correct weights (n, 3) that add up to 1; negative ones outside the face."""
-    z = triangles[..., 2]
-    weights = _areas(triangles, x, y) * z.roll(-1, 1) * z.roll(-2, 1)
-    return weights / weights.sum(1, keepdim=True)
+    """Perspective-correct weights (n, 3), positive inside the face, before the division by their sum."""
+    z, areas = triangles[..., 2], _areas(triangles, x, y)
+    return areas * areas.sum(1, keepdim=True).sign() * z.roll(-1, 1) * z.roll(-2, 1)
 
 
-def _clipped(weights: Tensor) -> Tensor:
-    weights = weights.clamp(min=0)
+def _divided(weights: Tensor, clip: bool) -> Tensor:
+    """Weights that add up to 1, cut at 0 before if wished: beyond the horizon of a steep face the sum is negative."""
+    weights = weights.clamp(min=0) if clip else weights
     return weights / weights.sum(1, keepdim=True)
 
 
@@ -97,7 +97,7 @@ def _order(triangles: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 def _blurred_order(triangles: Tensor, x: Tensor, y: Tensor, blur_px: float) -> tuple[Tensor, Tensor]:
     """As `_order`, also covering pixels nearer than blur_px, at the depth of the clipped weights."""
     weights = _surface_weights(triangles, x, y)
-    depth = (_clipped(weights) * triangles[..., 2]).sum(1).float()
+    depth = (_divided(weights, clip=True) * triangles[..., 2]).sum(1).float()
     return depth.view(torch.int32), (weights >= 0).all(1) | (_squared_distance(triangles[..., :2], x, y) < blur_px**2)
 
 
@@ -116,8 +116,7 @@ def _resolve(key: Tensor, corners: Tensor, faces: Tensor, size: Size, offset: fl
     found = key[seen] & 0x7FFFFFFF
     mesh, place = seen // (size[0] * size[1]), seen % (size[0] * size[1])
     triangles = corners[mesh[:, None], faces[found]]
-    weights = _surface_weights(triangles, place % size[0] + offset, place // size[0] + offset)
-    weights = _clipped(weights) if clip else weights
+    weights = _divided(_surface_weights(triangles, place % size[0] + offset, place // size[0] + offset), clip)
     face = torch.full_like(key, -1, dtype=torch.int32)
     face[seen] = found.int()
     depth = torch.full_like(key, torch.inf, dtype=torch.float32)

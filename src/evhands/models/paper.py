@@ -149,14 +149,30 @@ class PaperEstimator(Estimator):
         if inputs["lnes"].ndim == 4:
             prediction, state = self.forward({name: image.unsqueeze(1) for name, image in inputs.items()}, state)
             return _first_step(prediction), state
-        images, flow = inputs["lnes"], None
-        if self.flow is not None:
-            voxels = inputs["voxel"]
-            flows = self.flow(voxels.flatten(0, 1)).unflatten(0, voxels.shape[:2])
+        if self.flow is None:
+            return self.poses(inputs["lnes"], None, state)
+        return self.poses(inputs["lnes"], self.flow_scales(inputs["voxel"]), state)
+
+    def flow_scales(self, voxels: Float[Tensor, "b t bins h w"]) -> Float[Tensor, "b t levels 2 h w"]:
+        """What the FlowNet says of every window at every scale, coarse to fine, in its own unit."""
+        assert self.flow is not None
+        return self.flow(voxels.flatten(0, 1)).unflatten(0, voxels.shape[:2])
+
+    def poses(
+        self, images: Float[Tensor, "b t 2 h w"], flows: Float[Tensor, "b t levels 2 h w"] | None, state: State = None
+    ) -> tuple[Prediction, State]:
+        """The second half of `forward`: poses from the LNES images and the flows of a sequence."""
+        assert not isinstance(state, Tensor)
+        flow = None
+        if flows is not None:
+            assert self.flow is not None
             images = torch.cat([images, flows[:, :, -self.config.flow_levels :].flatten(2, 3)], dim=2)
             flow = flows[:, :, -1] * self.flow.config.range_px
         outputs, state = self.pose(images, state)
-        return Prediction(self.decode(outputs), confidence=torch.ones_like(outputs[..., 0]), flow=flow), state
+        # Half precision, where it is asked for, is good enough for convolutions but not for metres.
+        with torch.autocast(outputs.device.type, enabled=False):
+            pose = self.decode(outputs.to(self.wrist_rest.dtype))
+        return Prediction(pose, confidence=torch.ones_like(pose.wrist[..., 0]), flow=flow), state
 
     def decode(self, outputs: Float[Tensor, "*b 61"]) -> HandPose:
         """The head's numbers as a pose; its wrist lies in the crop's virtual camera."""
