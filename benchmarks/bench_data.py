@@ -40,7 +40,7 @@ def main() -> None:
         items = supervised_items([recording], WindowConfig())[:4]
         print(f"  {len(items)} items of {WINDOWS} windows of {_events(items)} events; windows/s")
         print(f"  {'':<56} {'median':>8} {'fastest':>8} {'processor':>9}")
-        plain = BatchConfig(augment=AugmentConfig(noise=0, salt=0))
+        plain = BatchConfig(augment=AugmentConfig(noise=0.0, salt=0.0))
         configs = {
             "crop, LNES and voxel grid": replace(plain, raw_windows=0),
             "the same, and events for warped images": plain,

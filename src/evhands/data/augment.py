@@ -37,7 +37,7 @@ class AugmentConfig:
     salt: float = 0.001
 
 
-NO_AUGMENTATION = AugmentConfig(depth_m=0, turn=0, shift_m=0, jitter=0, noise=0, salt=0)
+NO_AUGMENTATION = AugmentConfig(depth_m=0.0, turn=0.0, shift_m=0.0, jitter=0.0, noise=0.0, salt=0.0)
 
 
 @dataclass(frozen=True)

@@ -237,13 +237,13 @@ class SequenceDataset:
             return None, None
         published = self.config.published
         seen = _without_last(columns) if published is not None and published.lnes_without_last else columns
-        times = lnes(seen).reshape(*shape, *(2, self.config.crop.size_px, self.config.crop.size_px))
+        side = self.config.crop.size_px
+        times = lnes(seen).reshape(*shape, 2, side, side)
         if augment.noise > 0 or augment.salt > 0:
             for i, rng in enumerate(generators):
                 times[i] = lnes_noise(times[i], augment, rng)
-        if not self.config.voxel_bins:
-            return times, None
-        return times, voxel_grid(columns, self.config.voxel_bins).reshape(*shape, -1, *times.shape[-2:])
+        bins = self.config.voxel_bins
+        return times, voxel_grid(columns, bins).reshape(*shape, bins, side, side) if bins else None
 
 
 @dataclass(frozen=True)

@@ -34,9 +34,9 @@ class WindowConfig:
     least_events: int = 100
     least_events_semi: int = 150
     tolerance_us: int = 2
-    spread_us: float = 50_000
-    shortest_us: float = 10_000
-    longest_us: float = 100_000
+    spread_us: float = 50_000.0
+    shortest_us: float = 10_000.0
+    longest_us: float = 100_000.0
     redraws: int = 8
     unlabelled: bool = False
 
@@ -50,9 +50,9 @@ class EvaluationConfig:
     """
 
     windows: int = 12
-    rate_hz: float = 15
+    rate_hz: float = 15.0
     window_us: int = 66_666
-    fast_rate_hz: float = 120
+    fast_rate_hz: float = 120.0
     fast_window_us: int = 5_000
     history_us: int = 12 * 100_000
     leave_out_last: bool = False
@@ -202,7 +202,7 @@ def evaluation_items(recordings: Sequence[CachedRecording], config: EvaluationCo
         ticks = t_us[0] + np.arange(int(np.floor((t_us[-1] + 1 - t_us[0]) / period)) + 1) * period
         if config.leave_out_last:
             ticks = ticks[ticks < t_us[-1] - 1]
-        ticks = ticks[ticks > config.history_us]
+        ticks = ticks[ticks > config.history_us + 0.5]  # labels are whole us
         row = _nearest(t_us, ticks)
         labelled = (np.abs(t_us[row] - ticks) <= 1) & recording.labels.located[row]
         label = np.full((len(ticks), config.windows), -1)
