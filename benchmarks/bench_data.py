@@ -118,7 +118,7 @@ def naive_batch(dataset: SequenceDataset, items: Items) -> list[torch.Tensor]:
             p = torch.from_numpy(recording.p[which][inside])
             batch = WindowBatch(x, y, t, p, torch.tensor([0, len(x)]), (128, 128))
             images += [naive_lnes(batch), naive_voxel_torch(batch)]
-    assert len(images) == 2 * WINDOWS * len(items) and BINS == config.voxel_bins
+    assert len(images) == 2 * WINDOWS * len(items) and config.voxel_bins == BINS
     return images
 
 

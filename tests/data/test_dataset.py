@@ -185,15 +185,15 @@ def test_a_simulated_recording_goes_the_same_way(tmp_path):
         tmp_path / "clip.h5", clip.events, clip.camera, clip.label_t_us, clip.pose, clip.joints_m, tags=tags
     )
     recording = cache_recordings([tmp_path / "clip.h5"], tmp_path / "cache")[0]
-    items = supervised_items([recording], WindowConfig(windows=4, window_us=1e6 / 30, least_events=0))
-    assert len(items) >= 2
+    items = supervised_items([recording], WindowConfig(windows=3, window_us=1e6 / 30, least_events=0))
+    assert len(items) == 3  # of 6 labels those with two others before; the first of these begins before the events
     batch = SequenceDataset([recording], BatchConfig(augment=QUIET)).batch(items)
     np.testing.assert_allclose(_joints(batch), batch.joints_m[batch.posed], atol=5e-6)
     last = batch.label.shape[1] - 1
     points = project(batch.joints_m[:, -1].astype(np.float64), batch.crop_K[:, -1].astype(np.float64))
     near = []
     for i in range(len(items)):
-        window = slice(*batch.windows.offsets[4 * i + last : 4 * i + last + 2])
+        window = slice(*batch.windows.offsets[3 * i + last : 3 * i + last + 2])
         at = np.stack([batch.windows.x[window], batch.windows.y[window]], -1)
         near.append(np.linalg.norm(at[:, None] - points[i], axis=-1).min(1) < 20)
     assert np.concatenate(near).mean() > 0.6

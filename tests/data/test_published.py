@@ -148,27 +148,32 @@ def _check(batch: SequenceBatch, fixture: dict[str, np.ndarray]) -> None:
     np.testing.assert_allclose(batch.voxel[0], fixture["flow_repre"], atol=IMAGES)
     np.testing.assert_allclose(event_image(batch.windows), fixture["crop_eci"], atol=IMAGES)
     np.testing.assert_allclose(batch.K[0], fixture["annot/K"][0], atol=1e-4)
+    counts = event_image(batch.raw, bilinear=False)
+    np.testing.assert_allclose(counts, fixture["eci_with_aug"], atol=IMAGES)
+    counts[:, 1, 0, 0] += 10_000 - fixture["Num_events"]  # the published padding counts as events (O8)
+    np.testing.assert_allclose(counts, fixture["eci"], atol=IMAGES)
     for k in range(12):
         own = slice(*batch.raw.offsets[k : k + 2])
         rows = np.stack([batch.raw.x[own], batch.raw.y[own], batch.raw.p[own], batch.raw.t[own]], -1)
         np.testing.assert_allclose(rows, fixture["events"][k, : len(rows)], atol=PIXELS)
 
 
-def _check_labels(batch: SequenceBatch, fixture: dict[str, np.ndarray], rest_wrist: np.ndarray) -> None:
+def _check_labels(
+    batch: SequenceBatch, fixture: dict[str, np.ndarray], rest_wrist: np.ndarray, last_only: bool = False
+) -> None:
+    """Labels of an item; of evaluation those of the last window, which is the one that is scored: the published item
+    has some more, of earlier windows whose ends happen to lie within 1 us of a label."""
     rows = fixture["ids"] >= 0
+    if last_only:
+        assert rows[-1]
+        rows[:-1] = False
     np.testing.assert_array_equal(batch.labelled[0], rows)
     np.testing.assert_allclose(batch.joints_m[0, rows][:, TO_MANO], fixture["annot/joint"][rows], atol=EXACT)
     np.testing.assert_allclose(batch.orientation[0, rows], fixture["annot/mano_rot_pose"][rows], atol=EXACT)
-    hand_pose = batch.joints[0, rows].reshape(-1, 45) - _hand().mean_pose.numpy() * _mean_sign(batch)
+    hand_pose = batch.joints[0, rows].reshape(-1, 45) - _hand().mean_pose.numpy()
     np.testing.assert_allclose(hand_pose, fixture["annot/mano_hand_pose"][rows], atol=EXACT)
     np.testing.assert_allclose(batch.shape[0, rows], fixture["annot/mano_shape"][rows], atol=EXACT)
     np.testing.assert_allclose(batch.wrist[0, rows] - rest_wrist, fixture["annot/mano_trans"][rows], atol=EXACT)
-
-
-def _mean_sign(batch: SequenceBatch) -> float:
-    """A left hand is given as the right one that is its mirror image, whose mean pose is the right one's."""
-    assert batch.labelled.any()
-    return 1.0
 
 
 def _rest_wrist(sequence: int, table: str = "manos") -> np.ndarray:
@@ -183,9 +188,8 @@ def test_evaluation_samples(published, sequence):
     batch = SequenceDataset(published, config).batch(_evaluation(published, sequence, leave_out_last=True)[at : at + 1])
     fixture = _fixture(f"eval_seq{sequence}_item{at}")
     _check(batch, fixture)
-    np.testing.assert_allclose(event_image(batch.raw), fixture["eci_with_aug"], atol=IMAGES)
     if sequence != 1:  # the fast sequence has no hand parameters
-        _check_labels(batch, fixture, _rest_wrist(sequence, "manos_flip" if sequence == 2 else "manos"))
+        _check_labels(batch, fixture, _rest_wrist(sequence, "manos_flip" if sequence == 2 else "manos"), True)
 
 
 def _replayed(name: str) -> tuple[Any, list[np.ndarray]]:
@@ -222,7 +226,6 @@ def test_a_supervised_sample_with_the_published_augmentation(published):
     batch, fixture = SequenceDataset(published, config).batch(items, draws=[drawn]), _fixture("train_sup_nonoise")
     _check(batch, fixture)
     _check_labels(batch, fixture, rest)
-    np.testing.assert_allclose(event_image(batch.raw), fixture["eci_with_aug"], atol=IMAGES)
 
 
 def test_a_semi_supervised_sample(published):
@@ -246,9 +249,10 @@ def test_what_mended_representations_change(published):
 
 
 def test_what_an_exact_undistortion_and_the_height_change(published, ours):
-    """O1 keeps 47, 107 and 19 events below the image; five steps of undistortion are up to 0.3 px off inside it."""
+    """O1 keeps 47, 107 and 19 events of below the image; five steps of undistortion are up to 0.3 px off inside it, and
+    so take 2, 1 and 0 events more into it."""
     more = [len(a.t_us) - len(b.t_us) for a, b in zip(published, ours)]
-    assert more == [47, 107, 19]
+    assert more == [49, 108, 19]
     inside = np.isfinite(ours[0].table).all(-1) & (ours[0].table >= 0).all(-1)
     inside &= (ours[0].table <= [345, 259]).all(-1) & (published[0].table[..., 1] < 259)
     off = np.abs(ours[0].table - published[0].table)[inside].max()

@@ -179,8 +179,9 @@ def _nearest(sorted_values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _usable(items: Items, recording: CachedRecording, least_events: int) -> Bool[np.ndarray, " n"]:
-    """Items within the recording, with enough events in every window."""
-    length_us = recording.end_us - recording.start_us
+    """Items within the recording, which lasts as long as it has events or labels, with enough events in every
+    window."""
+    length_us = max(recording.end_us, *recording.labels.t_us[-1:]) - recording.start_us
     within = (items.edges_us[:, 0] > -1e-6) & (items.edges_us[:, -1] <= length_us)
     return within & (np.diff(items.first, axis=1) >= least_events).all(1)
 
