@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from event_recordings import same
 from evhands.data.cache import CacheConfig, cache_recordings, sources_in
 from evhands.evrealhands_layout import on_layout_clock, write_sequence
 from evhands.geometry import pixels_inside, undistort_points, undistorted_camera
-from evhands.recording import Recording, read_recording, write_recording
+from evhands.recording import EventsInMemory, Recording, read_recording, write_recording
 from evhands.types import InputError
 from hand_recordings import SIZE, cached_hand, write_hand
 
@@ -85,6 +86,23 @@ def test_all_that_cannot_be_read_is_named_at_once(tmp_path):
     assert "3 of 4" in told and all(name in told for name in ("empty.h5", "words.h5", "absent.h5"))
     assert "good.h5" not in told
     assert [path.name.split("-")[0] for path in (tmp_path / "cache").iterdir()] == ["good"]
+
+
+def test_clocks_that_jump_and_labels_at_one_time_are_named(tmp_path):
+    jumps, twice = tmp_path / "jumps", tmp_path / "twice.h5"
+    recording = write_hand(twice)
+    events, late = recording.events, recording.events.t_us.copy()
+    late[-1] += 10 * 86_400_000_000
+    jumping = EventsInMemory(replace(events, t_us=late))
+    write_sequence(jumps, on_layout_clock(replace(recording, stream=jumping)))
+    t_us = recording.pose_t_us.copy()
+    t_us[4] = t_us[3]
+    write_recording(twice, events, recording.camera, t_us, recording.pose, recording.joints_m)
+    with pytest.raises(InputError) as error:
+        cache_recordings([jumps, twice], tmp_path / "cache")
+    assert "jumps: its clock runs for 10.0 days" in str(error.value)
+    assert f"two labels at {t_us[3]} us" in str(error.value)
+    assert not list((tmp_path / "cache").iterdir())
 
 
 def test_labels_are_those_of_the_recording_in_the_undistorted_image(tmp_path):

@@ -32,6 +32,7 @@ COLUMNS: dict[str, Any] = {"x": np.uint16, "y": np.uint16, "t_us": np.int64, "p"
 _FILES = {"x": "x.u2", "y": "y.u2", "t_us": "t_us.i8", "p": "p.b1", "first_of_ms": "first_of_ms.i8"}
 _VERSION = 1
 _HASHED_WHOLE = 1 << 22
+_LONGEST_US = 86_400_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +198,11 @@ def _write(target: Path, source: Path, config: CacheConfig, hand: HandModel | No
                     np.ascontiguousarray(getattr(chunk, name)[kept], kind).tofile(columns[name])
         if start_us is None or last_us is None:
             raise InputError("it holds no events. Wanted some; record again, or take it out of the data folder.")
+        if last_us - start_us > _LONGEST_US:
+            raise InputError(
+                f"its clock runs for {(last_us - start_us) / 8.64e10:.1f} days. Wanted a day at most: cut it where it "
+                "jumps."
+            )
         t_us = _column(temporary, "t_us", np.int64, count)
         ticks = start_us + 1000 * np.arange((last_us - start_us) // 1000 + 2)
         np.searchsorted(t_us, ticks).astype(np.int64).tofile(temporary / _FILES["first_of_ms"])

@@ -123,8 +123,11 @@ class SequenceDataset:
     def batch(
         self, items: Items, *, seed: int = 0, epoch: int = 0, draws: Sequence[Draw] | None = None
     ) -> SequenceBatch:
-        """The batch of these items. What is random in an item is drawn for (seed, epoch, its recording and anchor)
-        alone; `draws` replaces what would be drawn of its augmentation."""
+        """The batch of these items, which were made of the same list of recordings.
+
+        What is random in an item is drawn for (seed, epoch, its recording and anchor) alone; `draws` replaces what
+        would be drawn of its augmentation.
+        """
         generators = [
             np.random.default_rng([seed, epoch, int(r), int(a) + 1, int(e)])
             for r, a, e in zip(items.recording, items.anchor, items.first[:, -1])

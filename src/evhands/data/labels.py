@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from evhands.geometry import undistort_points
 from evhands.recording import Recording
-from evhands.types import Side
+from evhands.types import InputError, Side
 
 MIRROR_POINT = np.array([-1, 1, 1], np.float32)
 MIRROR_ROTVEC = np.array([1, -1, -1], np.float32)  # rotation vectors are axial
@@ -81,6 +81,10 @@ def labels_of(recording: Recording, iterations: int | None = None) -> Labels:
     """The labels of a recording in the order of time; points and boxes of the sensor go into the undistorted image."""
     t_us = np.zeros(0, np.int64) if recording.pose_t_us is None else recording.pose_t_us
     order = np.argsort(t_us, kind="stable")
+    if len(same := np.flatnonzero(np.diff(t_us[order]) == 0)):
+        raise InputError(
+            f"it has two labels at {t_us[order][same[0]]} us. Wanted one hand at a time; take one of them out."
+        )
     count, pose, tags = len(t_us), recording.pose, recording.tags
 
     def rows(values: Any, *shape: int) -> np.ndarray:
