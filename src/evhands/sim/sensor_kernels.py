@@ -22,7 +22,7 @@ PIECE = 16
 """Pixels of a row that are kept, followed and searched for events together."""
 FIELDS = 8
 """Numbers of a pixel: target, level, reference, ON and OFF threshold, leak, and of the present step the level before it
-and the goal."""
+and the goal, whose place then takes the number of thresholds crossed (OFF negative)."""
 _U = np.uintp  # unsigned indices spare the kernels a test for negative ones, which keeps loops from vectorising
 _LEVEL, _REFERENCE, _ON, _OFF, _LEAK, _BEFORE, _GOAL = (_U(k * PIECE) for k in range(1, FIELDS))
 _SIZE, _ALL = _U(PIECE), _U(FIELDS * PIECE)
@@ -214,17 +214,22 @@ def _reached(values, first, end, hits):  # type: ignore[no-untyped-def]
         if far > 0:
             start, stop = min(start, p), p + 1
         if fired > 0:
-            for i in range(_SIZE):
-                total += abs(_crossed(values, base + i))
+            total += _crossed(values, base)
     return total, start, stop
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _crossed(values, k):  # type: ignore[no-untyped-def]
-    """How many thresholds a pixel has crossed, OFF as a negative number."""
-    change = values[k + _LEVEL] - values[k + _REFERENCE]
-    threshold = values[k + _ON] if change > 0 else values[k + _OFF]
-    return np.int64(change / threshold) if abs(change) >= threshold else np.int64(0)  # dividing takes long
+def _crossed(values, base):  # type: ignore[no-untyped-def]
+    """Write how many thresholds each pixel of a piece has crossed into the place of its goal; returns their sum."""
+    total = np.int32(0)
+    for i in range(_SIZE):
+        k = base + i
+        change = values[k + _LEVEL] - values[k + _REFERENCE]
+        threshold = values[k + _ON] if change > 0 else values[k + _OFF]
+        count = np.int32(change / threshold) if abs(change) >= threshold else np.int32(0)
+        values[k + _GOAL] = np.float32(count)
+        total += abs(count)
+    return total
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -258,9 +263,9 @@ def fire(pixels, law, y, first, end, t0, t1, pixel_out, t_out, p_out, n):  # typ
         piece = y * len(pixels.hits) + p
         for i in range(PIECE):
             k = _U(piece) * _ALL + _U(i)
-            count = _crossed(values, k)
-            if count == 0:
+            if values[k + _GOAL] == 0:
                 continue
+            count = np.int64(values[k + _GOAL])
             step = values[k + _ON] if count > 0 else -values[k + _OFF]
             base, before = values[k + _REFERENCE], values[k + _BEFORE]
             values[k + _REFERENCE] = base + abs(count) * step
