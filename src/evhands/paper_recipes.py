@@ -215,7 +215,7 @@ def _batches(config: StageTrainConfig, augment: AugmentConfig | None) -> BatchCo
 
 def _check_labels(name: str, found: Sequences, config: StageTrainConfig) -> None:
     hand, names = _hand_name(config), ", ".join(recording.name for recording in found.dataset.recordings[:8])
-    if not any((found.items(0).label >= 0).any(1)):
+    if not np.any(found.items(0).label >= 0):
         raise InputError(
             f"Found no labelled item for {name} in {len(found.dataset.recordings)} recordings ({names}). Wanted "
             f"labels of a hand model {config.windows.window_us / 1000:.1f} ms apart after a history of "

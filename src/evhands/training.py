@@ -28,7 +28,7 @@ from evhands.files import replacing
 from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
 from evhands.paper_recipes import PAPER_RECIPES
 from evhands.recipes import RECIPES, LoopConfig, Task
-from evhands.run_folder import append_row, checksums, describe_run
+from evhands.run_folder import append_row, checksum, describe_run
 from evhands.types import InputError
 
 ALL_RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {**RECIPES, **PAPER_RECIPES}
@@ -220,7 +220,7 @@ def _resume(run: _Run) -> tuple[dict[str, Any], Any]:
 
 
 def _data_card(data: Path) -> dict[str, Any]:
-    """The card of the shards and, of those that are there now, checksums."""
+    """The card of the shards and a checksum of those that are there now."""
     card = json.loads((data / "card.json").read_text()) if (data / "card.json").exists() else {}
-    shards = {part: checksums(sorted((data / part).glob("shard-*.npy"))) for part in ("train", "val")}
+    shards = {part: checksum(sorted((data / part).glob("shard-*.npy"))) for part in ("train", "val")}
     return {**card, "shards": shards}

@@ -23,10 +23,12 @@ from evhands.training import train as run
 from evhands.types import InputError
 
 VALIDATION_CLIPS, FIRST_CLIPS = 64, 128
-_TRACK = "evhands track RECORDING --out DIR --model"
 _NEXT = {
-    "flow": "evhands train RUN --recipe supervised --data DIR --from",
-    "supervised": "evhands train RUN --recipe semi --data DIR --from",
+    "small": " Try it: evhands track RECORDING --out DIR --model MODEL",
+    "detector": "",
+    "flow": " Next: evhands train RUN --recipe supervised --data DIR --from MODEL",
+    "supervised": " Next: evhands train RUN --recipe semi --data DIR --from MODEL",
+    "semi": "",
 }
 
 
@@ -60,8 +62,8 @@ def train(
     `tensorboard --logdir OUT` or in OUT/log.csv.
 
     Args:
-        out: folder of the run; the model ends in OUT/model.pt (the best by validation in OUT/best.pt), which
-            `evhands track --model OUT/model.pt` takes.
+        out: folder of the run; the model ends in OUT/model.pt (the best by validation in OUT/best.pt); a `small` is
+            what `evhands track --model OUT/model.pt` takes.
         data: folder with the shards of `evhands prepare`; of the paper's stages a folder of recordings, and may be
             given several times.
         simulate: instead of --data, processes that simulate fresh clips while the training runs, without any file.
@@ -101,7 +103,7 @@ def train(
         path = _while_simulating(config, recipe, simulate, out, first, device, command)
     else:
         path = run(config, recipe, data[0], out, start=first, device=device, command=command)
-    print(f"Wrote {path}, and beside it the best by validation, best.pt. Try it: {_NEXT.get(recipe, _TRACK)} {path}")
+    print(f"Wrote {path}, and beside it the best by validation, best.pt.{_NEXT[recipe]}".replace("MODEL", str(path)))
 
 
 def _model_of(recipe: str) -> str:
