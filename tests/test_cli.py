@@ -8,6 +8,7 @@ import subprocess
 import sys
 import types
 import warnings
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -83,6 +84,29 @@ def test_options_come_from_yaml_and_the_command_line_wins(job, capsys, tmp_path)
     config.write_text("out: there\ntimes: 3\nloud: true\n")
     assert cli.main(["fake", "--config", str(config), "f", "--times", "1"]) == 0
     assert capsys.readouterr().out.split() == ["f", "there!"]
+
+
+@pytest.mark.parametrize("given", [["--name", "a", "--name=b"], ["--name", '["a", "b"]']])
+def test_an_option_for_several_is_given_several_times_or_as_one_list(job, capsys, given) -> None:
+    def join(*, name: list[str] | None = None, last: str = "") -> str:
+        """Join."""
+        return "+".join(name or []) + last
+
+    job(join)
+    assert cli.main(["fake", *given, "--last", "!"]) == 0
+    assert capsys.readouterr().out == "a+b!\n"
+
+
+def test_an_option_may_be_spelled_as_a_word_that_python_reserves(job, capsys, monkeypatch) -> None:
+    def begin(*, start: str = "") -> str:
+        """Begin."""
+        return start
+
+    job(begin)
+    monkeypatch.setitem(cli.COMMANDS, "fake", replace(cli.COMMANDS["fake"], spelled={"start": "--from"}))
+    for option in ("--from", "--start"):
+        assert cli.main(["fake", option, "here"]) == 0
+        assert capsys.readouterr().out == "here\n"
 
 
 def test_help_teaches(job, capsys) -> None:

@@ -12,14 +12,15 @@ import contextlib
 import difflib
 import importlib
 import inspect
+import json
 import os
 import re
 import shutil
 import sys
 import textwrap
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from evhands import __version__
@@ -34,12 +35,16 @@ BROKEN_PIPE = 141
 
 @dataclass(frozen=True)
 class Command:
-    """Where a job lives, what it does in one line, and a call of it that can be typed as it stands."""
+    """Where a job lives, what it does in one line, and a call of it that can be typed as it stands.
+
+    spelled: parameter -> its option, where Python reserves the word; the parameter's own name works too.
+    """
 
     module: str
     function: str
     summary: str
     example: str
+    spelled: Mapping[str, str] = field(default_factory=dict)
 
 
 COMMANDS = {
@@ -79,8 +84,9 @@ COMMANDS = {
     "train": Command(
         "evhands.jobs.train",
         "train",
-        "Train a model on prepared clips; stop and resume at will.",
+        "Train a model on prepared clips or on recordings; stop and resume at will.",
         "evhands train run --data clips",
+        {"start": "--from"},
     ),
 }
 
@@ -164,6 +170,10 @@ def parser_of(name: str, job: Callable[..., Any]) -> ArgumentParser:
     positionals: set[str | int] = {p.name for p in parameters if p.name not in options}
     parser.add_function_arguments(job, as_group=False, as_positional=True, skip=options)
     parser.add_function_arguments(job, as_group=False, skip=positionals | set(flags))
+    for parameter, option in COMMANDS[name].spelled.items():
+        action = parser._option_string_actions[f"--{parameter}"]
+        action.option_strings = [option, *action.option_strings]
+        parser._option_string_actions[option] = action
     help_texts = {p.arg_name: p.description for p in parse(job.__doc__ or "").params}
     for name, default in flags.items():
         parser.add_argument(
@@ -187,7 +197,24 @@ def _as_the_parser_spells_it(arguments: list[str], parser: ArgumentParser) -> li
         else:
             option, equals, value = argument.partition("=")
             result.append(spelling.get(option.replace("_", "-"), option) + equals + value)
-    return result
+    return _with_lists(result, parser)
+
+
+def _with_lists(arguments: list[str], parser: ArgumentParser) -> list[str]:
+    """`--data A --data B` as one list, which is how the parser takes one; a list that is written as one stays."""
+    several = {o for a in parser._actions if "list[" in str(getattr(a, "_typehint", "")) for o in a.option_strings}
+    found: dict[str, list[str]] = {}
+    result: list[str] = []
+    following = iter(arguments)
+    for argument in following:
+        option, equals, value = argument.partition("=")
+        if option not in several or option.endswith("+"):
+            result.append(argument)
+        elif (given := value if equals else next(following, "")).startswith("["):
+            result += [option, given]
+        else:
+            found.setdefault(option, []).append(given)
+    return result + [part for option, values in found.items() for part in (option, json.dumps(values))]
 
 
 def _plain(message: str) -> str:

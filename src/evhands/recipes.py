@@ -1,11 +1,16 @@
-"""What is trained and how: a recipe is a whole `TrainConfig`; a task turns rows of shards into losses and figures."""
+"""What is trained and how: a recipe is a whole config; a task turns data into losses and figures.
+
+Here are the recipes of `small` and of the detector, on rows of shards; those of the paper's stages are in
+`paper_recipes`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -16,36 +21,54 @@ from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.detector import STRIDE, Detector, DetectorConfig, detector_losses
 from evhands.models.small import Decoded, SmallConfig, SmallEstimator, SmallOutput
 from evhands.models.small_losses import SmallLossWeights, SmallTarget, small_losses, small_target
+from evhands.types import InputError
 
 Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """A whole run. `hours` and `steps` both bound it: the learning rate falls by whichever is nearer to its end."""
+class LoopConfig:
+    """What the loop must know of a run."""
+
+    weights: dict[str, float]
+    """Of the losses that are added and learnt from; further ones are only reported."""
+    steps: int | None = None
+    hours: float | None = None
+    """`steps` and `hours` both bound a run: a falling learning rate follows whichever is nearer to its end."""
+    learning_rate: float
+    weight_decay: float
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_steps: int = 300
+    average: float = 0.998
+    """Decay of the averaged weights, which are the ones that are validated and shipped; 0 = the last ones."""
+    clip_norm: float | None = 1.0
+    clip_value: float | None = None
+    """Gradients are clipped by their norm, or else each by its value."""
+    validate_every: int | None = 1000
+    """Steps; None = an epoch."""
+    save_every_s: float = 120.0
+    seed: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(LoopConfig):
+    """A whole run of `small` or the detector."""
 
     model: SmallConfig | DetectorConfig
-    weights: dict[str, float]
     steps: int = 60_000
     hours: float = 1.5
     learning_rate: float = 1.8e-3
     weight_decay: float = 0.02
-    warmup_steps: int = 300
     images: int = 48
     """Images a step."""
     windows: int = 6
     """Windows of a clip that a step looks at and sends gradients through. The next step goes on in the same clips with
     the memory that this one left (truncated backpropagation through time), so that what a still finger looked like
     when it last moved must be remembered, as in tracking."""
-    average: float = 0.998
-    """Decay of the averaged weights, which are the ones that are shipped."""
-    clip_norm: float = 1.0
     bf16: bool | None = None
     """The network's convolutions in bfloat16 while training; None = where the processor or GPU has it (elsewhere it is
     imitated, eight times slower than 32 bits). Everything else, and validation, keeps 32 bits."""
-    validate_every: int = 1000
-    save_every_s: float = 120.0
-    seed: int = 0
     thinning: float = 0.6
     """Largest share of the pixels of a window that augmentation empties, as a sensor with a higher threshold would."""
     noise: float = 0.01
@@ -80,27 +103,63 @@ class Lanes:
 
 
 class Task(nn.Module, ABC):
-    """A model with its losses: `forward` of a batch gives named per-sample losses, and what a later step of the same
-    clips must know; the loop knows no more than this."""
+    """A model with its losses: `forward` of a batch gives named losses, each a mean or one value a sample, and what a
+    later step of the same clips must know; the loop knows no more than this.
+
+    `pool` is what the task draws from, `lanes` where it is in there: handed from step to step and saved with a run.
+    """
 
     model: nn.Module
+    model_name: ClassVar[str]
+    """Of `models.checkpoint.MODELS`."""
+    best_by: ClassVar[str]
+    """The figure whose least value makes the best checkpoint."""
+    config: Any
 
     @abstractmethod
-    def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, Lanes | None]:
-        """An augmented training batch of about `config.images` images, all drawn by `rng`, and the lanes behind it."""
+    def sample(self, pool: Any, rng: np.random.Generator, lanes: Any) -> tuple[Any, Any]:
+        """An augmented training batch, all drawn by `rng` or a function of the lanes, and the lanes behind it."""
 
     @abstractmethod
     def forward(self, batch: Tensors) -> tuple[Tensors, Tensor | None]: ...
 
     @abstractmethod
-    def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
-        """Figures of merit of `model` (in evaluation mode) over all rows of a pool."""
+    def figures(self, model: nn.Module, pool: Any) -> dict[str, float]:
+        """Figures of merit of `model` (in evaluation mode) over all of a pool."""
+
+    def parts(self, batch: Any) -> Iterable[Tensors]:
+        """The batch in parts that fit into memory; their losses, and so their gradients, are added."""
+        return [batch]
+
+    def restored(self, lanes: Any, pool: Any) -> Any:
+        """Lanes from what their `state` gave."""
+        return None
+
+    def steps(self, pool: Any) -> int:
+        """Length of a run."""
+        return self.config.steps
+
+    def validate_every(self, pool: Any) -> int:
+        """Steps between two validations."""
+        return self.config.validate_every
+
+    def begin_with(self, start: nn.Module) -> None:
+        """Take the weights of a model of the same kind; InputError where they do not fit."""
+        try:
+            self.model.load_state_dict(start.state_dict())
+        except RuntimeError as error:
+            raise InputError(
+                f"The model to begin with does not fit: {' '.join(str(error).split())[:300]} Wanted one of the same "
+                "sizes; choose another, or set the sizes of this run."
+            ) from error
 
 
 class SmallTask(Task):
     """`small` on sequences of windows, at the stride of the clips or at twice that."""
 
     model: SmallEstimator
+    model_name = "small"
+    best_by = "mpjpe_mm"
 
     def __init__(self, config: TrainConfig):
         super().__init__()
@@ -113,6 +172,9 @@ class SmallTask(Task):
         chosen = lanes.next[:, None] + lanes.stride[:, None] * np.arange(self.config.windows)
         batch = self.batch(lanes.rows, chosen, rng) | {"memory": lanes.memory}
         return batch, dataclasses.replace(lanes, next=chosen[:, -1] + lanes.stride)
+
+    def restored(self, lanes: Tensors, pool: Pool) -> Lanes:
+        return Lanes.of(lanes, pool.take(np.array([0])).dtype)
 
     def _advanced(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> Lanes:
         """The lanes of the next step: a clip without enough windows left gives way to one drawn anew.
@@ -206,6 +268,9 @@ def quick_bfloat16(device: torch.device) -> bool:
 class DetectorTask(Task):
     """The detector on overview pictures, mirrored left and right at random."""
 
+    model_name = "detector"
+    best_by = "centre_extents"
+
     def __init__(self, config: TrainConfig):
         super().__init__()
         assert isinstance(config.model, DetectorConfig)
@@ -290,7 +355,7 @@ def detector_recipe() -> TrainConfig:
     return TrainConfig(model=DetectorConfig(), weights=weights, steps=8000, hours=0.25, images=48)
 
 
-RECIPES: dict[str, tuple[Callable[[], TrainConfig], type[Task]]] = {
+RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {
     "small": (small_recipe, SmallTask),
     "detector": (detector_recipe, DetectorTask),
 }

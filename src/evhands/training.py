@@ -1,17 +1,18 @@
 """The training loop: one readable file on Lightning Fabric. What is trained, and how, is a recipe.
 
-A run is a folder: `config.json`, `last.pt` (everything needed to go on), `model.pt` (the averaged weights, a checkpoint
-of evhands), `log.csv` and tensorboard events. The same command goes on where it stopped.
+A run is a folder: what it was made with (`run_folder`), `last.pt` (everything needed to go on), `best.pt` (the
+checkpoint with the best validation), `model.pt` (the one at the end), `log.csv` and tensorboard events. The same
+command goes on where it stopped.
 """
 
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
 import json
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +21,32 @@ import torch
 from lightning.fabric import Fabric
 from lightning.fabric.loggers import TensorBoardLogger
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import Tensor, nn
+from torch import nn
 
-from evhands.data.shards import Pool, ShardPool
+from evhands.data.shards import ShardPool
 from evhands.files import replacing
 from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
-from evhands.recipes import RECIPES, Lanes, TrainConfig
+from evhands.paper_recipes import PAPER_RECIPES
+from evhands.recipes import RECIPES, LoopConfig, Task
+from evhands.run_folder import append_row, checksum, describe_run
 from evhands.types import InputError
+
+ALL_RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {**RECIPES, **PAPER_RECIPES}
+"""Recipe name -> (its configuration, its task)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainData:
-    """What a run learns from and is validated on, and what is written of them into the checkpoint."""
+    """What a run learns from and is validated on, as its task reads it, and what is written of them into the
+    checkpoint."""
 
-    train: Pool
-    held_out: Pool
+    train: Any
+    held_out: Any
     card: dict[str, Any]
 
 
 def train(
-    config: TrainConfig,
+    config: LoopConfig,
     recipe: str,
     data: Path | TrainData,
     out: Path,
@@ -48,74 +55,115 @@ def train(
     device: str = "auto",
     command: str = "",
 ) -> Path:
-    """Train a recipe on a folder's shards (`data`/train, validated on `data`/val), or on rows given; returns the path
-    of the averaged model. start: a model whose weights a new run begins with."""
+    """Train a recipe on a folder's shards (`data`/train, validated on `data`/val), or on data given; returns the path
+    of the model at the end. start: a model whose weights a new run begins with."""
+    data = data if isinstance(data, TrainData) else _shards(data)
     fabric = Fabric(accelerator=device, devices=1, loggers=[TensorBoardLogger(out, name="", version="")])
     fabric.seed_everything(config.seed, verbose=False)
-    data = data if isinstance(data, TrainData) else _shards(data)
-    pool, held_out = data.train, data.held_out
-    task = RECIPES[recipe][1](config)
+    task = ALL_RECIPES[recipe][1](config)
     if start is not None:
-        task.model.load_state_dict(start.state_dict())
-    optimizer = torch.optim.AdamW(task.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    step, optimizer = fabric.setup(task, optimizer)
-    average = copy.deepcopy(task.model).eval()
-    progress, lanes = _resume(out, task.model, average, optimizer, pool)
-    _write_config(out, recipe, config)
+        task.begin_with(start)
+    describe_run(out, recipe, config, data.card, command)
+    step, optimizer = fabric.setup(task.train(), _optimizer(task, config))  # train() is what freezes frozen norms
+    run = _Run(out, fabric, task, step, optimizer, copy.deepcopy(task.model).eval(), data, command)
+    steps, validate_every = task.steps(data.train), task.validate_every(data.train)
+    progress, lanes = _resume(run)
+    figures: dict[str, float] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, refresh_per_second=1) as bar:
-        row = bar.add_task(recipe, total=config.steps, completed=progress["step"])
+        row = bar.add_task(recipe, total=steps, completed=progress["step"])
         began, saved = time.monotonic() - progress["seconds"], time.monotonic()
         try:
-            while (share := _share(config, progress)) < 1:
-                rate = config.learning_rate * _schedule(share, progress["step"], config.warmup_steps)
-                batch, lanes = task.sample(pool, np.random.default_rng((config.seed, progress["step"])), lanes)
-                losses, memory = _optimise(fabric, step, optimizer, config, rate, fabric.to_device(batch))
+            while (share := _share(config, steps, progress)) < 1:
+                rate = config.learning_rate * _schedule(config, share, progress["step"])
+                batch, lanes = task.sample(data.train, np.random.default_rng((config.seed, progress["step"])), lanes)
+                losses, norm, memory = _optimise(run, config, rate, batch)
                 if lanes is not None and memory is not None:
                     lanes = dataclasses.replace(lanes, memory=memory)
                 progress["step"] += 1
-                progress["seconds"] = time.monotonic() - began
-                _average(average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
+                before, progress["seconds"] = progress["seconds"], time.monotonic() - began
+                _average(run.average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
                 bar.update(row, completed=progress["step"], description=f"{recipe} loss {losses['total']:.3f}")
-                if progress["step"] % 50 == 0:
-                    pool.refresh()
-                    fabric.log_dict({f"loss/{name}": value for name, value in losses.items()}, progress["step"])
-                if progress["step"] % config.validate_every == 0:
-                    figures = task.figures(average, held_out)
-                    fabric.log_dict({f"val/{name}": value for name, value in figures.items()}, progress["step"])
-                    _log(out, {**progress, "clips": len(pool), "loss": losses["total"], **figures}, bar)
+                if progress["step"] % 50 == 0 or progress["step"] == 1:
+                    data.train.refresh()
+                    told = {"gradient_norm": norm, "rate": rate, "step_s": progress["seconds"] - before}
+                    told |= {f"loss/{name}": value for name, value in losses.items()}
+                    fabric.log_dict(told, progress["step"])
+                figures = {}
+                if progress["step"] % validate_every == 0:
+                    figures = _validated(run, progress)
+                    values = {**progress, "clips": len(data.train), "loss": losses["total"], **figures}
+                    append_row(out, values)
+                    bar.console.print("  ".join(f"{k} {v:.4g}" for k, v in values.items()))
                 if time.monotonic() - saved > config.save_every_s:
-                    _save(out, task.model, average, optimizer, progress, lanes)
+                    _save(run, progress, lanes)
                     saved = time.monotonic()
         finally:  # an interrupted run goes on at this very step
-            _save(out, task.model, average, optimizer, progress, lanes)
-    figures = task.figures(average, held_out)
-    meta = CheckpointMeta(
-        data={"train_clips": len(pool), "val_clips": len(held_out), **data.card, **progress},
-        seed=config.seed,
-        command=command,
-        figures=figures,
-    )
-    save_checkpoint(out / "model.pt", recipe, average, meta)
+            _save(run, progress, lanes)
+    figures = figures or _validated(run, progress)
+    save_checkpoint(out / "model.pt", task.model_name, run.average, _meta(run, progress, figures))
     return out / "model.pt"
 
 
-def _optimise(
-    fabric: Fabric, step: Any, optimizer: Any, config: TrainConfig, rate: float, batch: dict[str, Tensor]
-) -> tuple[dict[str, float], Tensor | None]:
-    """One step at a learning rate; returns the means of the losses by name with `total`, their weighted sum, and the
-    memory that the clips are left with."""
-    for group in optimizer.param_groups:
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """The parts of a run that stay the same ones while it goes on."""
+
+    out: Path
+    fabric: Fabric
+    task: Task
+    step: Any
+    optimizer: Any
+    average: nn.Module
+    data: TrainData
+    command: str
+
+
+def _optimizer(task: Task, config: LoopConfig) -> torch.optim.Optimizer:
+    kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
+    learning = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
+    return kind(learning, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+
+def _optimise(run: _Run, config: LoopConfig, rate: float, batch: Any) -> tuple[dict[str, float], float, Any]:
+    """One step at a learning rate; returns the losses by name with `total`, their weighted sum, the norm of the
+    gradients before they are clipped, and the memory that the clips are left with."""
+    for group in run.optimizer.param_groups:
         group["lr"] = rate
-    values, memory = step(batch)
-    losses = {name: value.mean() for name, value in values.items()}
-    total = torch.stack([config.weights[name] * value for name, value in losses.items()]).sum()
-    fabric.backward(total)
-    norm = fabric.clip_gradients(step, optimizer, max_norm=config.clip_norm, error_if_nonfinite=False)
-    if norm is None or torch.isfinite(norm):  # one degenerate alignment must not spoil the weights
-        optimizer.step()
-    optimizer.zero_grad()
-    return {name: float(value.detach()) for name, value in {**losses, "total": total}.items()}, memory
+    told: dict[str, float] = {}
+    memory = None
+    for part in run.task.parts(batch):
+        values, memory = run.step(run.fabric.to_device(part))
+        losses = {name: value.mean() for name, value in values.items()}
+        losses["total"] = torch.stack([weight * losses[name] for name, weight in config.weights.items()]).sum()
+        run.fabric.backward(losses["total"])
+        for name, value in losses.items():
+            told[name] = told.get(name, 0.0) + float(value.detach())
+    limit = math.inf if config.clip_norm is None else config.clip_norm
+    norm = run.fabric.clip_gradients(run.step, run.optimizer, max_norm=limit, error_if_nonfinite=False)
+    assert norm is not None
+    if torch.isfinite(norm):  # one degenerate alignment must not spoil the weights
+        if config.clip_value is not None:
+            run.fabric.clip_gradients(run.step, run.optimizer, clip_val=config.clip_value)
+        run.optimizer.step()
+    run.optimizer.zero_grad()
+    return told, float(norm), memory
+
+
+def _validated(run: _Run, progress: dict[str, Any]) -> dict[str, float]:
+    """Figures over all of validation; the best model so far is kept as best.pt."""
+    figures = run.task.figures(run.average, run.data.held_out)
+    run.fabric.log_dict({f"val/{name}": value for name, value in figures.items()}, progress["step"])
+    if figures[run.task.best_by] < progress.get("best", math.inf):
+        progress["best"] = figures[run.task.best_by]
+        save_checkpoint(run.out / "best.pt", run.task.model_name, run.average, _meta(run, progress, figures))
+    return figures
+
+
+def _meta(run: _Run, progress: dict[str, Any], figures: dict[str, float]) -> CheckpointMeta:
+    counts = {"train_clips": len(run.data.train), "val_clips": len(run.data.held_out)}
+    told = {**counts, **run.data.card, **progress}
+    return CheckpointMeta(data=told, seed=run.task.config.seed, command=run.command, figures=figures)
 
 
 def _shards(folder: Path) -> TrainData:
@@ -123,17 +171,20 @@ def _shards(folder: Path) -> TrainData:
     if not (len(data.train) and len(data.held_out)):
         raise InputError(
             f"{folder} holds {len(data.train)} training and {len(data.held_out)} validation clips, wanted some of "
-            f"both. Make them with: evhands prepare {folder}"
+            f"both. Make them with: evhands prepare {folder}. (Recordings are what the recipes "
+            f"{', '.join(PAPER_RECIPES)} are trained on.)"
         )
     return data
 
 
-def _share(config: TrainConfig, progress: dict[str, Any]) -> float:
-    return max(progress["step"] / config.steps, progress["seconds"] / 3600 / config.hours)
+def _share(config: LoopConfig, steps: int, progress: dict[str, Any]) -> float:
+    hours = 0.0 if config.hours is None else progress["seconds"] / 3600 / config.hours
+    return max(progress["step"] / steps, hours)
 
 
-def _schedule(share: float, step: int, warmup: int) -> float:
-    return min(1.0, (step + 1) / warmup) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+def _schedule(config: LoopConfig, share: float, step: int) -> float:
+    ramp = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+    return ramp * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)) if config.schedule == "cosine" else 1.0)
 
 
 @torch.no_grad()
@@ -145,49 +196,31 @@ def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.copy_(value)
 
 
-def _save(
-    out: Path, model: nn.Module, average: nn.Module, optimizer: Any, progress: dict[str, Any], lanes: Lanes | None
-) -> None:
+def _save(run: _Run, progress: dict[str, Any], lanes: Any) -> None:
     state = {
-        "model": model.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "model": run.task.model.state_dict(),
+        "average": run.average.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
         "progress": progress,
         "lanes": None if lanes is None else lanes.state(),
     }
-    with replacing(out / "last.pt") as temporary:
+    with replacing(run.out / "last.pt") as temporary:
         torch.save(state, temporary)
 
 
-def _resume(
-    out: Path, model: nn.Module, average: nn.Module, optimizer: Any, pool: Pool
-) -> tuple[dict[str, Any], Lanes | None]:
-    if not (out / "last.pt").exists():
+def _resume(run: _Run) -> tuple[dict[str, Any], Any]:
+    if not (run.out / "last.pt").exists():
         return {"step": 0, "seconds": 0.0}, None
-    state = torch.load(out / "last.pt", weights_only=True, map_location="cpu")
-    model.load_state_dict(state["model"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
+    state = torch.load(run.out / "last.pt", weights_only=True, map_location="cpu")
+    run.task.model.load_state_dict(state["model"])
+    run.average.load_state_dict(state["average"])
+    run.optimizer.load_state_dict(state["optimizer"])
     lanes = state["lanes"]
-    return dict(state["progress"]), None if lanes is None else Lanes.of(lanes, pool.take(np.array([0])).dtype)
-
-
-def _write_config(out: Path, recipe: str, config: TrainConfig) -> None:
-    with replacing(out / "config.json") as temporary:
-        temporary.write_text(json.dumps({"recipe": recipe, **dataclasses.asdict(config)}, indent=1))
+    return dict(state["progress"]), None if lanes is None else run.task.restored(lanes, run.data.train)
 
 
 def _data_card(data: Path) -> dict[str, Any]:
-    card = data / "card.json"
-    return json.loads(card.read_text()) if card.exists() else {}
-
-
-def _log(out: Path, values: dict[str, float], bar: Progress) -> None:
-    path = out / "log.csv"
-    new = not path.exists()
-    with open(path, "a", newline="") as file:
-        writer = csv.writer(file)
-        if new:
-            writer.writerow(values)
-        writer.writerow([f"{v:.4g}" if isinstance(v, float) else v for v in values.values()])
-    bar.console.print("  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+    """The card of the shards and a checksum of those that are there now."""
+    card = json.loads((data / "card.json").read_text()) if (data / "card.json").exists() else {}
+    shards = {part: checksum(sorted((data / part).glob("shard-*.npy"))) for part in ("train", "val")}
+    return {**card, "shards": shards}

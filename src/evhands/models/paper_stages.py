@@ -88,7 +88,8 @@ def stage_losses(
 ) -> dict[str, Term]:
     """Named losses of a batch of b sequences of t windows, of which the last a have an output; right hands.
 
-    batch: `lnes` (b, t, 2, s, s), `voxel` (b, t, bins, s, s), `K` (b, 3, 3) of the camera, `crop_K` (b, a, 3, 3),
+    batch: `lnes` (b, t, 2, s, s), `voxel` (b, t, bins, s, s), `K` (b, 3, 3) of the camera, `image_K` (b, 3, 3) that
+    projects onto the image in which the events live (K where it is left out), `crop_K` (b, a, 3, 3),
     `labelled` (b, a), the true `orientation`, `wrist`, `joints`, `shape` (b, a, ...) as in `HandPose` (anything where
     not labelled), and the events of the last a - 1 windows of each sequence in pixels of the camera: `event_x`,
     `event_y`, `event_t`, `event_p`, `event_offsets` as in `WindowBatch`, in the order of the sequences.
@@ -132,7 +133,7 @@ def prediction_losses(
         values = losses.smooth_loss(_compared(hand, mixed, config), published=config.smooth_over_batch)
         terms["smooth"] = _all(values)
     if names & {"flow", "contrast", "edge"}:
-        K = batch["K"][:, None].expand(-1, labelled.shape[1] - 1, -1, -1)
+        K = image_matrix(batch)[:, None].expand(-1, labelled.shape[1] - 1, -1, -1)
         start, end = _steps(mixed, slice(None, -1)), _steps(mixed, slice(1, None))
         moved = hand_flow(hand, start, end, K, config.size, config.hand_flow)
         if "flow" in names:
@@ -173,7 +174,7 @@ def flow_term(
 ) -> Term:
     """Error of the predicted flow (pixels of the crop) against the hand flow seen in the crop, of windows between two
     true poses; the unit of the error is `config.flow_unit` crop sides."""
-    crop_K, K = batch["crop_K"][:, 1:], batch["K"][:, None]
+    crop_K, K = batch["crop_K"][:, 1:], image_matrix(batch)[:, None]
     K = K.expand_as(crop_K)
     target = crop_flow(truth.detach(), K, crop_K, predicted.shape[-1], published=config.published_targets)
     unit_px = config.flow_unit * predicted.shape[-1]
@@ -230,6 +231,11 @@ def true_poses(batch: Tensors, hand: HandModel) -> HandPose:
         for name in PARTS
     }
     return HandPose("right", **parts, hand_model=hand.name)
+
+
+def image_matrix(batch: Tensors) -> Float[Tensor, "b 3 3"]:
+    """What projects onto the image of the events: augmentation changes it, and leaves the camera of the poses."""
+    return batch.get("image_K", batch["K"])
 
 
 def event_windows(batch: Tensors, size: Size) -> WindowBatch:
