@@ -21,7 +21,7 @@ from evhands.models.checkpoint import read_checkpoint
 from evhands.models.encoder import EncoderConfig
 from evhands.models.flow import FlowConfig
 from evhands.models.paper import PaperConfig, PoseNetworkConfig
-from evhands.models.paper_stages import true_poses
+from evhands.models.paper_stages import StageConfig, prediction_losses, true_poses
 from evhands.paper_recipes import (
     PAPER_RECIPES,
     Sequences,
@@ -185,6 +185,8 @@ def test_hand_flow_of_augmented_items_is_that_of_their_crops(folder):
     assert both.float().mean() > 0.05
     error = (cut - seen).norm(dim=2)[both]
     assert error.median() < 0.05 * seen.norm(dim=2)[both].median()
+    said = prediction_losses(hand, None, cut[:, :, None], batch, {"flow"}, StageConfig(size=SIZE))["flow"]
+    assert said.counted.all() and said.values.max() < 1e-10
 
 
 def _windows(pose: HandPose, part: slice) -> HandPose:

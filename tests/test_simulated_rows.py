@@ -69,6 +69,6 @@ def test_a_training_needs_no_file(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_data_and_simulate_exclude_each_other(tmp_path: Path) -> None:
-    for options in ({}, {"data": tmp_path, "simulate": 1}):
+    for options in ({}, {"data": [tmp_path], "simulate": 1}):
         with pytest.raises(InputError, match="one of the two"):
             train(tmp_path / "run", **options)

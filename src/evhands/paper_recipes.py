@@ -71,6 +71,7 @@ class StageTrainConfig(LoopConfig):
     clip_norm: float | None = None
     clip_value: float | None = 1.0
     validate_every: int | None = None
+    save_every_s: float = 600.0
 
 
 def flow_recipe() -> StageTrainConfig:

@@ -58,7 +58,7 @@ def train(
     The recipes small and detector learn from the shards that `evhands prepare` makes (they may still be growing), or
     while simulating; flow, supervised and semi, one after the other, from folders of recordings of several subjects.
 
-    The same command goes on where it stopped (OUT/last.pt, saved every two minutes). Follow it with
+    The same command goes on where it stopped (OUT/last.pt, saved every few minutes). Follow it with
     `tensorboard --logdir OUT` or in OUT/log.csv.
 
     Args:
