@@ -83,6 +83,8 @@ class TrackerConfig:
     side_smoothing: weight of the new crop size against the old one.
     anchor, min_anchor: weight of the detector's box against the track's own, used from this confidence up: it keeps a
         crop from shrinking onto a single moving finger.
+    min_refined: the first pose of a track moves the detector's crop only if both overlap by so much (intersection over
+        union) and the pose is not doubted. A track that is doubted and overlaps less begins anew in the detector's box.
     elsewhere: a track moves to where the detector sees a livelier hand after so many windows in a row.
     min_inside: a track ends when less than this share of its crop is in the image.
     max_distance_m: a crop is never smaller than a fist (9 cm) at this distance.
@@ -100,6 +102,7 @@ class TrackerConfig:
     side_smoothing: float = 0.5
     anchor: float = 0.5
     min_anchor: float = 0.8
+    min_refined: float = 0.35
     elsewhere: int = 5
     min_inside: float = 0.35
     max_distance_m: float = 1.4
@@ -254,6 +257,9 @@ def _anchored(tracker: Tracker, window: EventWindow, box: CropBox, state: Tracke
     if detection is None or detection.confidence < config.min_anchor:
         return box, replace(state, elsewhere=0)
     found = _detected_box(detection, tracker.estimator.input_config.crop_scale, tracker.camera, config)
+    if state.doubted_since_us is not None and overlap(found, box) < config.min_refined:
+        # What the network remembers is of another place.
+        return found, replace(state, elsewhere=0, memory=tracker.estimator.initial_state(1))
     if overlap(found, box) < 0.2:
         livelier = events_inside(window, found, tracker.camera) > 2 * events_inside(window, box, tracker.camera)
         return box, replace(state, elsewhere=state.elsewhere + 1 if livelier else 0)
@@ -279,7 +285,12 @@ def _search(tracker: Tracker, window: EventWindow) -> tuple[TrackResult, Tracker
     if not _sane(joints):
         return nothing
     refined = joints_box(joints, tracker.camera, crop_scale)
-    if _plausible(refined, tracker.camera, tracker.config) and overlap(refined, box) > 0.1:
+    believed = float(prediction.confidence) >= tracker.config.min_confidence
+    if (
+        believed
+        and _plausible(refined, tracker.camera, tracker.config)
+        and (overlap(refined, box) > tracker.config.min_refined)
+    ):
         box = CropBox(
             refined.centre_px, max(refined.side_px, least_side_px(tracker.camera, crop_scale, tracker.config))
         )
