@@ -10,6 +10,7 @@ crop's image, taken as it is, would have been seen. `PaperEstimator.to_camera` m
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -170,7 +171,8 @@ class PaperEstimator(Estimator):
             flow = flows[:, :, -1] * self.flow.config.range_px
         outputs, state = self.pose(images, state)
         # Half precision, where it is asked for, is good enough for convolutions but not for metres.
-        with torch.autocast(outputs.device.type, enabled=False):
+        device = outputs.device.type
+        with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # meta: sizes are counted
             pose = self.decode(outputs.to(self.wrist_rest.dtype))
         return Prediction(pose, confidence=torch.ones_like(pose.wrist[..., 0]), flow=flow), state
 
