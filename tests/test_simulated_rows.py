@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evhands.cli import main
 from evhands.data.shards import ShardConfig, write_shard
 from evhands.jobs.train import train
-from evhands.sim.presets import HOLDING
+from evhands.sim.presets import HOLDING, TrainShares
 from evhands.simulated_rows import ROW_SHARES, RowSeries, StreamedRows, make_clip, make_row
 from evhands.types import InputError
 
@@ -26,6 +27,19 @@ def test_shares_are_kept() -> None:
         (np.mean([clip.motion.keyframe_s == HOLDING.keyframe_s for clip in clips]), 0.3),
     ):
         assert abs(share - wanted) < 4 * np.sqrt(0.25 / 400)
+
+
+@pytest.mark.parametrize("wrong", [{"free": -0.1}, {"video": 1.5}, {"fast": 0.6, "holding": 0.5}, {"flash": 0.95}])
+def test_shares_that_cannot_be_are_refused_by_name(wrong: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        TrainShares(**wrong)
+
+
+def test_shares_that_cannot_be_end_the_command_before_anything_is_written(tmp_path: Path, capsys) -> None:
+    for command in ("prepare", "simulate"):
+        assert main([command, str(tmp_path / "out"), "--shares.free", "2"]) == 2
+        assert "free 2" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_validation_shows_hands_that_training_does_not() -> None:

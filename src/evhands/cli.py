@@ -134,6 +134,8 @@ def _call(name: str, arguments: list[str]) -> int:
         options = parser.instantiate_classes(parser.parse_args(_as_the_parser_spells_it(arguments, parser))).as_dict()
     except ArgumentError as error:
         return _complain(name, f"{_plain(str(error))} See `evhands {name} --help`.")
+    except InputError as error:  # of a config that checks its own fields
+        return _complain(name, str(error))
     except SystemExit as stop:  # --help has been printed
         return int(stop.code or 0)
     try:

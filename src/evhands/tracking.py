@@ -289,7 +289,7 @@ def _search(tracker: Tracker, window: EventWindow) -> tuple[TrackResult, Tracker
     if (
         believed
         and _plausible(refined, tracker.camera, tracker.config)
-        and (overlap(refined, box) > tracker.config.min_refined)
+        and overlap(refined, box) > tracker.config.min_refined
     ):
         box = CropBox(
             refined.centre_px, max(refined.side_px, least_side_px(tracker.camera, crop_scale, tracker.config))

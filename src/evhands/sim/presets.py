@@ -11,7 +11,8 @@ import numpy as np
 from evhands.sim.config import CAMERAS, TEST_SUBJECTS, ClipConfig
 from evhands.sim.motion import SPEEDS, MotionConfig, Orientation
 from evhands.sim.scenery import LightType, SceneConfig
-from evhands.sim.sensor import SENSORS
+from evhands.sim.sensor import SENSORS, VIDEO_SENSOR
+from evhands.types import InputError
 
 PresetName = Literal["demo", "train", "testset", "fast", "ego", "two-hands", "evrealhands"]
 
@@ -44,6 +45,13 @@ class TrainShares:
     thing: float = 0.15
     jewellery: float = 0.1
 
+    def __post_init__(self) -> None:
+        for names in ("fast fingers holding", "highlight flash mains", "moving_background camera_turn", *vars(self)):
+            shares = {name: getattr(self, name) for name in names.split()}
+            if min(shares.values()) < 0 or sum(shares.values()) > 1:
+                found = " and ".join(f"{name} {value}" for name, value in shares.items())
+                raise InputError(f"Found the shares {found}. Wanted none below 0, and no more than 1 together.")
+
 
 SLOW = MotionConfig(peak_speed=(0.003, 0.08), peak_turn=(0.02, 0.8), hold_share=0.4, wobble_m=(0.0002, 0.003))
 """Little but the fingers moves."""
@@ -58,8 +66,6 @@ LIVELY = MotionConfig(
 FAST = SPEEDS["fast"]
 HOLDING_FIXED = 0.4
 """Share of the hands with holding fingers that show named gestures; in the others every finger moves by itself."""
-VIDEO_SENSOR = replace(SENSORS["ideal"], threshold=(0.13, 0.3), mismatch=(0.03, 0.03), dark=0.01)
-"""What `evhands convert` looks at a video with."""
 TEST_BUCKETS: tuple[tuple[str, LightType, str], ...] = (
     ("normal_fixed", "normal", "fixed"),
     ("normal_random", "normal", "random"),
@@ -113,7 +119,7 @@ def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
         side="any",
         motion=motion,
         scene=scene,
-        sensor=VIDEO_SENSOR if video else SENSORS["davis346"],
+        sensor=replace(VIDEO_SENSOR, threshold=(0.13, 0.3)) if video else SENSORS["davis346"],
         video_fps=30.0 if video else 0.0,
         step_px=1.0,
     )

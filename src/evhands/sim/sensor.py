@@ -153,6 +153,9 @@ SENSORS: dict[str, SensorConfig] = {
 """Preset name -> ranges. `evk4` has the noise of a real recording, `eventhands` the published numbers of that method's
 simulator; docs/simulator.md says how near they come."""
 
+VIDEO_SENSOR = replace(_IDEAL, mismatch=(0.03, 0.03), dark=0.01)
+"""What looks at an ordinary video; the threshold is for the caller to choose."""
+
 
 @dataclass(frozen=True)
 class Sensor:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 
-from evhands.sim.sensor import SENSORS, EventSensor, Sensor, draw_sensor
+from evhands.sim.sensor import VIDEO_SENSOR, EventSensor, Sensor, draw_sensor
 from evhands.types import Events, InputError, Size
 
 LONGER_SIDE = 346
@@ -100,7 +100,7 @@ def video_to_events(
     if size is None:
         scale = min(1.0, LONGER_SIDE / max(shown))
         size = (max(round(shown[0] * scale), 2), max(round(shown[1] * scale), 2))
-    config = replace(SENSORS["ideal"], threshold=(threshold, threshold), mismatch=(0.03, 0.03), dark=0.01)
+    config = replace(VIDEO_SENSOR, threshold=(threshold, threshold))
     sensor = draw_sensor(config, size, np.random.default_rng(seed))
     return VideoEvents(path, size, sensor, substeps, times, progress)
 
