@@ -60,9 +60,9 @@ class TrainConfig(LoopConfig):
     hours: float = 1.5
     learning_rate: float = 1.8e-3
     weight_decay: float = 0.02
-    images: int = 48
+    images: int = 96
     """Images a step."""
-    windows: int = 6
+    windows: int = 12
     """Windows of a clip that a step looks at and sends gradients through. The next step goes on in the same clips with
     the memory that this one left (truncated backpropagation through time), so that what a still finger looked like
     when it last moved must be remembered, as in tracking."""
@@ -114,6 +114,8 @@ class Task(nn.Module, ABC):
     """Of `models.checkpoint.MODELS`."""
     best_by: ClassVar[str]
     """The figure whose least value makes the best checkpoint."""
+    added: ClassVar[tuple[str, ...]] = ()
+    """Parts that change nothing at first: a model to begin with may lack them."""
     config: Any
 
     @abstractmethod
@@ -145,8 +147,10 @@ class Task(nn.Module, ABC):
 
     def begin_with(self, start: nn.Module) -> None:
         """Take the weights of a model of the same kind; InputError where they do not fit."""
+        own, given = self.model.state_dict(), start.state_dict()
+        fresh = {name: own[name] for name in own.keys() - given.keys() if name.startswith(self.added)}
         try:
-            self.model.load_state_dict(start.state_dict())
+            self.model.load_state_dict({**fresh, **given})
         except RuntimeError as error:
             raise InputError(
                 f"The model to begin with does not fit: {' '.join(str(error).split())[:300]} Wanted one of the same "
@@ -160,6 +164,7 @@ class SmallTask(Task):
     model: SmallEstimator
     model_name = "small"
     best_by = "mpjpe_mm"
+    added = ("network.recall.",)
 
     def __init__(self, config: TrainConfig):
         super().__init__()
@@ -346,7 +351,7 @@ def row_batches(pool: Pool, size: int) -> Iterator[np.ndarray]:
 
 def small_recipe() -> TrainConfig:
     """`small`, supervised, on simulated clips."""
-    return TrainConfig(model=SmallConfig(), weights=dataclasses.asdict(SmallLossWeights()))
+    return TrainConfig(model=SmallConfig(recall=256), weights=dataclasses.asdict(SmallLossWeights()))
 
 
 def detector_recipe() -> TrainConfig:

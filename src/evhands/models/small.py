@@ -2,8 +2,8 @@
 
 Design (ours). A convolutional encoder reads the crop down to 6 x 6 cells, a ConvGRU keeps memory there, and a decoder
 leads back to 24 x 24 cells, where 21 heat maps give each joint's pixel (soft-argmax) and relative depth: 2.5D joints
-(Iqbal et al., ECCV 2018). Features gathered under the heat maps give the articulation in the hand model's space of
-natural poses and the shape. Orientation, distance and place then follow in closed form: the similarity transform that
+(Iqbal et al., ECCV 2018). Features gathered under the heat maps, and a second memory of what they have been, give the articulation in the hand
+model's space of natural poses and the shape. Orientation, distance and place then follow in closed form: the similarity transform that
 lays the articulated hand on the 2.5D joints. Convolutions localise well and regression articulates well; neither has to
 learn the camera.
 
@@ -36,13 +36,18 @@ PALM = (0, 5, 9, 13, 17)
 
 @dataclass(frozen=True, kw_only=True)
 class SmallConfig:
-    """Sizes of the network; `flow` adds the light flow branch, which reads a voxel grid of `voxel_bins`."""
+    """Sizes of the network; `flow` adds the light flow branch, which reads a voxel grid of `voxel_bins`.
+
+    memory: channels of the memory of places, which moves with the crop; recall: units of the memory of articulation,
+    which does not (0 = none): what a still finger looks like is known from when it last moved.
+    """
 
     inputs: InputConfig = FILLED
     hand: str = "open"
     channels: tuple[int, int, int] = (48, 80, 144)
     blocks: tuple[int, int, int] = (1, 2, 2)
     memory: int = 128
+    recall: int = 0
     decoder: int = 40
     pose_components: int = 24
     flow: bool = False
@@ -158,6 +163,22 @@ class _FlowBranch(nn.Module):
         return flow * (voxel.shape[-1] / 8), self.out(torch.cat([features, flow], dim=1))
 
 
+class _Recall(nn.Module):
+    """Adds to features what a GRU remembers of them; at first nothing, so that weights without it can go on with it."""
+
+    def __init__(self, features: int, units: int):
+        super().__init__()
+        self.units = units
+        self.memory = nn.GRU(features, units)
+        self.out = nn.Linear(units, features)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x_TBC: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        remembered, state = self.memory(x_TBC, state[None])
+        return x_TBC + self.out(remembered), state[0]
+
+
 class SmallNetwork(nn.Module):
     """The convolutional part of `small`: images and memory in, `SmallOutput` and memory out."""
 
@@ -181,6 +202,7 @@ class SmallNetwork(nn.Module):
         self.gather = nn.Linear(d + 3, 32)
         hidden = 21 * 32 + config.memory + c3
         self.trunk = nn.Sequential(nn.Linear(hidden, 320), nn.ReLU(), nn.Linear(320, 256), nn.ReLU())
+        self.recall = _Recall(256, config.recall) if config.recall else None
         self.head = nn.Linear(256, config.pose_components + 10 + 21)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
@@ -199,15 +221,31 @@ class SmallNetwork(nn.Module):
         f1 = self.stage1(f1)
         f2 = self.stage2(f1)
         f3 = self.stage3(f2)
-        memory, state = self.memory(f3.unflatten(0, (T, B)), state)
+        places, recalled = self.parts_of(state)
+        memory, places = self.memory(f3.unflatten(0, (T, B)), places)
         m3 = torch.cat([memory.flatten(0, 1), f3], dim=1)
         u2 = self.up2(self.skip2(torch.cat([_twice(self.up3(m3)), f2], dim=1)))
         u1 = self.up1(self.skip1(torch.cat([_twice(u2), f1], dim=1)))
         with torch.autocast(u1.device.type, enabled=False):  # the mean over a heat map needs more digits than bf16 has
-            output = self._heads(u1.float(), m3.float().mean(dim=(2, 3)), flow)
+            uv, z, heat, local = self._joints(u1.float())
+            features = self.trunk(torch.cat([local.flatten(1), m3.float().mean(dim=(2, 3))], dim=1))
+            if self.recall is not None:
+                features, recalled = self.recall(features.unflatten(0, (T, B)), recalled.float())
+                features = features.flatten(0, 1)
+            values = self.head(features)
+        n = self.config.pose_components
+        output = SmallOutput(uv, z, values[:, n + 10 :], values[:, :n], values[:, n : n + 10], flow, heat)
+        state = torch.cat([places.flatten(1).float(), recalled], dim=1)
         return _each(output, lambda value: value.unflatten(0, (T, B))), state
 
-    def _heads(self, features: Tensor, pooled: Tensor, flow: Tensor | None) -> SmallOutput:
+    def parts_of(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """The memory (B, n) of places (B, memory, cells, cells) and of articulation (B, recall)."""
+        cells = self.config.inputs.size_px // 16
+        count = self.config.memory * cells * cells
+        return state[:, :count].unflatten(1, (self.config.memory, cells, cells)), state[:, count:]
+
+    def _joints(self, features: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Positions, depths, heat maps and gathered features of the 21 joints of N images."""
         N, _, H, W = features.shape
         heat, depth = self.maps(features).flatten(2).chunk(2, dim=1)
         weight = heat.softmax(dim=2)
@@ -216,9 +254,7 @@ class SmallNetwork(nn.Module):
         z = (weight * depth).sum(dim=2)
         local = weight @ features.flatten(2).transpose(1, 2)
         local = F.relu(self.gather(torch.cat([local, uv - uv[:, PALM].mean(1, keepdim=True), z[..., None]], dim=2)))
-        values = self.head(self.trunk(torch.cat([local.flatten(1), pooled], dim=1)))
-        n = self.config.pose_components
-        return SmallOutput(uv, z, values[:, n + 10 :], values[:, :n], values[:, n : n + 10], flow, heat)
+        return uv, z, heat, local
 
 
 def _twice(x: Tensor) -> Tensor:
@@ -269,7 +305,7 @@ class SmallEstimator(Estimator):
     def initial_state(self, batch: int) -> Tensor:
         cells = self.config.inputs.size_px // 16
         weight = self.network.memory.from_state.weight
-        return weight.new_zeros(batch, self.config.memory, cells, cells)
+        return weight.new_zeros(batch, self.config.memory * cells * cells + self.config.recall)
 
     def forward(self, inputs: dict[str, Tensor], state: State) -> tuple[Prediction, State]:
         assert isinstance(state, Tensor)
