@@ -70,7 +70,39 @@ def test_losses_vanish_at_the_truth_and_only_there(estimator):
         assert at_truth[name].abs().max() < 1e-4, name
     wrong = dataclasses.replace(output, coefficients=coefficients + 0.5, uv=output.uv + 0.1, shape=shape + 1)
     for name, value in small_losses(wrong, estimator.decode(wrong, K), target).items():
-        assert name in ("depth", "distance", "heat") or value.min() > at_truth[name].max(), name
+        assert name in ("depth", "distance", "heat", "motion") or value.min() > at_truth[name].max(), name
+
+
+def test_motion_loss_asks_only_how_the_hand_moves(estimator):
+    """A hand bent wrongly but in the same way in all windows loses nothing; one that changes its mind does."""
+    coefficients, shape, target, K, _ = truth(estimator)
+    hold = lambda value: value[:1].expand(3, *value.shape[1:])  # noqa: E731
+    still = dataclasses.replace(target, **{name: hold(value) for name, value in vars(target).items()})
+    same = perfect(hold(coefficients) + 0.5, hold(shape), still)
+    assert small_losses(same, estimator.decode(same, hold(K)), still)["motion"].max() < 1e-6
+    bend = torch.tensor([0.0, 0.5, 0.0])[:, None]
+    unsure = dataclasses.replace(same, coefficients=same.coefficients + bend)
+    motion = small_losses(unsure, estimator.decode(unsure, hold(K)), still)["motion"]
+    assert motion[0] == 0 and motion[1:].min() > 1e-3
+    torch.testing.assert_close(motion[1], motion[2])
+
+
+def test_what_is_recalled_changes_nothing_at_first_and_then_outlasts_the_picture(estimator):
+    """Weights without the memory of articulation go on with it; once it has a say, what was seen before counts."""
+    network = SmallEstimator(SmallConfig(recall=16)).eval()
+    fresh = {n: v for n, v in network.state_dict().items() if n.startswith("network.recall.")}
+    network.load_state_dict({**fresh, **estimator.state_dict()})
+    images = torch.rand(3, 2, 2, 96, 96)
+    with torch.no_grad():
+        plain, _ = estimator.network(images, estimator.initial_state(2))
+        same, state = network.network(images, network.initial_state(2))
+        torch.testing.assert_close(same.coefficients, plain.coefficients)
+        torch.nn.init.normal_(network.network.recall.out.weight)
+        places, recalled = network.network.parts_of(state)
+        later, _ = network.network(images[:1], state)
+        forgotten, _ = network.network(images[:1], torch.cat([places.flatten(1), torch.zeros_like(recalled)], 1))
+    assert (later.coefficients - forgotten.coefficients).abs().max() > 1e-3
+    torch.testing.assert_close(later.uv, forgotten.uv)
 
 
 def test_gradients_are_finite_from_a_fresh_network(estimator):

@@ -35,6 +35,7 @@ class SmallLossWeights:
     rotations: float = 0.15
     shape: float = 0.01
     distance: float = 0.1
+    motion: float = 10.0
     log_error: float = 0.02
 
 
@@ -54,20 +55,24 @@ def small_target(
 
 
 def small_losses(output: SmallOutput, decoded: Decoded, target: SmallTarget) -> dict[str, Tensor]:
-    """Named losses, one value a sample (..): mean distances over the 21 joints, root-aligned where they are in 3D.
+    """Named losses, one value a sample (T, ..) of T consecutive windows: mean distances over the 21 joints,
+    root-aligned where they are in 3D.
 
-    Names are those of `SmallLossWeights`. `log_error` is the negative log-likelihood of a Laplace distribution of the
+    Names are those of `SmallLossWeights`. `motion` is the error of the way that the articulated hand goes from window
+    to window: without it a network that is unsure of a still finger changes its mind in every window. `log_error` is the negative log-likelihood of a Laplace distribution of the
     2.5D error, which only teaches the expected error (the error itself is detached).
     """
     uv = (output.uv - target.uv).norm(dim=-1)
     depth = (output.depth - target.depth).abs()
     error = (uv + depth).detach()
+    off = decoded.canonical - target.canonical
     aligned = (decoded.joints - decoded.joints[..., :1, :]) - (target.joints - target.joints[..., :1, :])
     return {
         "uv": uv.mean(-1),
         "heat": heat_loss(output.heat, target.uv),
         "depth": depth.mean(-1),
-        "canonical": (decoded.canonical - target.canonical).norm(dim=-1).mean(-1),
+        "canonical": off.norm(dim=-1).mean(-1),
+        "motion": torch.cat([torch.zeros_like(off[:1]), off.diff(dim=0)]).norm(dim=-1).mean(-1),
         "joints": aligned.norm(dim=-1).mean(-1),
         "rotations": (decoded.joint_rotvecs - target.joint_rotvecs).norm(dim=-1).mean(-1),
         "shape": (output.shape - target.shape).square().mean(-1),
