@@ -2,10 +2,10 @@
 
 Design (ours). A convolutional encoder reads the crop down to 6 x 6 cells, a ConvGRU keeps memory there, and a decoder
 leads back to 24 x 24 cells, where 21 heat maps give each joint's pixel (soft-argmax) and relative depth: 2.5D joints
-(Iqbal et al., ECCV 2018). Features gathered under the heat maps, and a second memory of what they have been, give the articulation in the hand
-model's space of natural poses and the shape. Orientation, distance and place then follow in closed form: the similarity transform that
-lays the articulated hand on the 2.5D joints. Convolutions localise well and regression articulates well; neither has to
-learn the camera.
+(Iqbal et al., ECCV 2018). Features gathered under the heat maps, and a second memory of what they have been, give the
+articulation in the hand model's space of natural poses and the shape. Orientation, distance and place then follow in
+closed form: the similarity transform that lays the articulated hand on the 2.5D joints. Convolutions localise well and
+regression articulates well; neither has to learn the camera.
 
 Everything is said in a virtual camera that looks along the centre of the crop, so that the same picture means
 the same pose wherever in the sensor's image the crop was cut. Shapes: B batch, T windows, S crop side, J = 21.

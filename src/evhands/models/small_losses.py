@@ -59,8 +59,9 @@ def small_losses(output: SmallOutput, decoded: Decoded, target: SmallTarget) -> 
     root-aligned where they are in 3D.
 
     Names are those of `SmallLossWeights`. `motion` is the error of the way that the articulated hand goes from window
-    to window: without it a network that is unsure of a still finger changes its mind in every window. `log_error` is the negative log-likelihood of a Laplace distribution of the
-    2.5D error, which only teaches the expected error (the error itself is detached).
+    to window: without it a network that is unsure of a still finger changes its mind in every window. `log_error` is
+    the negative log-likelihood of a Laplace distribution of the 2.5D error, which only teaches the expected error (the
+    error itself is detached).
     """
     uv = (output.uv - target.uv).norm(dim=-1)
     depth = (output.depth - target.depth).abs()
