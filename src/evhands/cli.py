@@ -86,7 +86,7 @@ COMMANDS = {
         "train",
         "Train a model on prepared clips or on recordings; stop and resume at will.",
         "evhands train run --data clips",
-        {"start": "--from"},
+        {"start": "--from", "device": "--accelerator"},
     ),
 }
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
 from torch import nn
 
 from evhands.data.shards import ShardConfig
 from evhands.models.checkpoint import checkpoint_path, read_checkpoint
 from evhands.paper_recipes import StageTrainConfig, stage_data
+from evhands.processes import DeviceConfig, Processes
 from evhands.settings import changed
 from evhands.simulated_rows import MemoryRows, RowSeries, StreamedRows, make_row
-from evhands.training import ALL_RECIPES, TrainData
+from evhands.training import ALL_RECIPES, TrainData, launched, shards
 from evhands.training import train as run
 from evhands.types import InputError
 
@@ -51,6 +53,9 @@ def train(
     settings: dict[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
+    devices: int | None = None,
+    nodes: int | None = None,
+    strategy: Literal["auto", "ddp"] = "auto",
     threads: int = 1,
 ) -> None:
     """Train a model: `small` and the detector on clips, the three stages of the paper's network on recordings.
@@ -81,10 +86,13 @@ def train(
         learning_rate: at its peak.
         settings: any other field of the recipe, as --settings.micro_batch 2 or --settings.split.validation '["7"]'.
         seed: of the first weights and of the order of the data.
-        device: cpu, cuda or auto.
-        threads: threads of torch on the CPU.
+        device: cpu, cuda, mps or auto.
+        devices: processes a node, each with a GPU of its own; a step is the same one whatever their number. 1 when
+            left out, or as many as torchrun or SLURM started.
+        nodes: ... and how many nodes; start the command on each with torchrun or srun.
+        strategy: how the processes work together; ddp is all there is.
+        threads: threads of torch on the CPU, of each process.
     """
-    torch.set_num_threads(threads)
     given: dict[str, Any] = {
         "labels": labels, "hand": hand, "epochs": epochs, "hours": hours, "steps": steps, "images": images,
         "batch": batch, "learning_rate": learning_rate, "seed": seed,
@@ -94,16 +102,30 @@ def train(
     _check(config)
     first = None if start is None else read_checkpoint(checkpoint_path(start), wanted=_model_of(recipe)).model
     command = "evhands " + shlex.join(sys.argv[1:])
+    _check_source(config, data, simulate, first)
+    fabric = launched(out, DeviceConfig(accelerator=device, devices=devices, nodes=nodes, strategy=strategy))
+    torch.set_num_threads(threads)  # a launcher has set its own
+    processes = Processes.of(fabric)
+    tell = print if processes.first else _silent
     if isinstance(config, StageTrainConfig):
-        source = _recordings(config, data, simulate, cache or out / "cache", first)
-        path = run(config, recipe, source, out, start=first, device=device, command=command)
-    elif (data is None) == (simulate <= 0) or (data is not None and len(data) != 1):
-        raise InputError("Wanted either --data FOLDER (of `evhands prepare`) or --simulate PROCESSES, one of the two.")
+        folders, place = data or [], cache or out / "cache"
+        source = processes.first_then_others(lambda: _recordings(config, folders, place, tell))
+        path = run(config, recipe, source, out, start=first, command=command, fabric=fabric)
     elif data is None:
-        path = _while_simulating(config, recipe, simulate, out, first, device, command)
+        if processes.count > 1:
+            raise InputError(
+                f"--simulate in {processes.count} processes: each would see other clips. Wanted the same for all; "
+                "make them first with `evhands prepare`, or take one process."
+            )
+        path = _while_simulating(config, recipe, simulate, out, first, fabric, command)
     else:
-        path = run(config, recipe, data[0], out, start=first, device=device, command=command)
-    print(f"Wrote {path}, and beside it the best by validation, best.pt.{_NEXT[recipe]}".replace("MODEL", str(path)))
+        folder = data[0]
+        clips = processes.first_then_others(lambda: shards(folder))
+        path = run(config, recipe, clips, out, start=first, command=command, fabric=fabric)
+    tell(f"Wrote {path}, and beside it the best by validation, best.pt.{_NEXT[recipe]}".replace("MODEL", str(path)))
+
+
+def _silent(*_: Any) -> None: ...
 
 
 def _model_of(recipe: str) -> str:
@@ -116,9 +138,14 @@ def _check(config: Any) -> None:
             raise InputError(f"{name} = {value}. Wanted more than zero; correct it, or leave it out.")
 
 
-def _recordings(
-    config: StageTrainConfig, folders: Sequence[Path] | None, simulate: int, cache: Path, start: nn.Module | None
-) -> TrainData:
+def _check_source(config: Any, folders: Sequence[Path] | None, simulate: int, start: nn.Module | None) -> None:
+    """InputError where a recipe cannot learn from what was given; nothing is read yet."""
+    if not isinstance(config, StageTrainConfig):
+        if (folders is None) == (simulate <= 0) or (folders is not None and len(folders) != 1):
+            raise InputError(
+                "Wanted either --data FOLDER (of `evhands prepare`) or --simulate PROCESSES, one of the two."
+            )
+        return
     if not folders or simulate > 0:
         raise InputError(
             f"The recipe {config.stage} learns from recordings. Wanted --data FOLDER of them, once or several times, "
@@ -135,13 +162,16 @@ def _recordings(
             f"The FlowNet is frozen in the stage {config.stage}, and without --from it would be a random one. Wanted "
             "--from CHECKPOINT of the stage before: train flow first, then supervised, then semi."
         )
-    train, held_out, card = stage_data(folders, cache, config, print)
-    print(f"{len(train)} items to train on, {len(held_out)} to validate on.")
+
+
+def _recordings(config: StageTrainConfig, folders: Sequence[Path], cache: Path, tell: Callable[..., None]) -> TrainData:
+    train, held_out, card = stage_data(folders, cache, config, tell)
+    tell(f"{len(train)} items to train on, {len(held_out)} to validate on.")
     return TrainData(train, held_out, card)
 
 
 def _while_simulating(
-    config: Any, recipe: str, workers: int, out: Path, start: nn.Module | None, device: str, command: str
+    config: Any, recipe: str, workers: int, out: Path, start: nn.Module | None, fabric: Fabric, command: str
 ) -> Path:
     """Train on rows that other processes make meanwhile; validate on clips simulated first."""
     series, shard = RowSeries(seed=config.seed), ShardConfig()
@@ -150,4 +180,4 @@ def _while_simulating(
         rows = [make_row(series.held_out(), i, shard) for i in range(VALIDATION_CLIPS)]
         stream.wait_for(FIRST_CLIPS)
         data = TrainData(stream, MemoryRows(np.stack(rows)), {"shares": asdict(series.shares), "streamed": True})
-        return run(config, recipe, data, out, start=start, device=device, command=command)
+        return run(config, recipe, data, out, start=start, command=command, fabric=fabric)
