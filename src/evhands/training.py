@@ -66,28 +66,34 @@ def train(
     of the model at the end. start: a model whose weights a new run begins with. fabric: the processes of the run, of
     which the first one writes; without it this one alone, on `device`."""
     fabric = fabric or launched(out, DeviceConfig(accelerator=device))
-    processes = Processes.of(fabric)
     data = data if isinstance(data, TrainData) else shards(data)
-    fabric.seed_everything(config.seed, verbose=False)
-    task = ALL_RECIPES[recipe][1](config)
-    if start is not None:
-        task.begin_with(start)
-    card = data.card
-    processes.first_alone(lambda: describe_run(out, recipe, config, card, command, processes.count))
-    step, optimizer = fabric.setup(task.train(), _optimizer(task, config))  # train() is what freezes frozen norms
-    average = copy.deepcopy(task.model).eval()
-    run = _Run(out, fabric, processes, task, step, optimizer, average, data, command)
+    run = begun(config, recipe, data, out, fabric, start, command)
     progress, lanes = _resume(run)
     _check_agreement(run, progress)
     figures = _loop(run, config, recipe, progress, lanes) or _validated(run, progress)
-    if processes.first:
-        save_checkpoint(out / "model.pt", task.model_name, run.average, _meta(run, progress, figures))
+    if run.processes.first:
+        save_checkpoint(out / "model.pt", run.task.model_name, run.average, _meta(run, progress, figures))
     fabric.barrier()
     return out / "model.pt"
 
 
+def begun(
+    config: LoopConfig, recipe: str, data: TrainData, out: Path, fabric: Fabric, start: nn.Module | None, command: str
+) -> Run:
+    """A run before its first step, its folder described."""
+    processes = Processes.of(fabric)
+    fabric.seed_everything(config.seed, verbose=False)
+    task = ALL_RECIPES[recipe][1](config)
+    if start is not None:
+        task.begin_with(start)
+    processes.first_alone(lambda: describe_run(out, recipe, config, data.card, command, processes.count))
+    step, optimizer = fabric.setup(task.train(), _optimizer(task, config))  # train() is what freezes frozen norms
+    average = copy.deepcopy(task.model).eval()
+    return Run(out, fabric, processes, task, step, optimizer, average, data, command)
+
+
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class Run:
     """The parts of a run that stay the same ones while it goes on."""
 
     out: Path
@@ -101,7 +107,7 @@ class _Run:
     command: str
 
 
-def _loop(run: _Run, config: LoopConfig, recipe: str, progress: dict[str, Any], lanes: Any) -> dict[str, float]:
+def _loop(run: Run, config: LoopConfig, recipe: str, progress: dict[str, Any], lanes: Any) -> dict[str, float]:
     """All steps that are left, counted in `progress`; the figures of a validation after the very last one."""
     task, data, first = run.task, run.data, run.processes.first
     steps, validate_every = task.steps(data.train), task.validate_every(data.train)
@@ -149,7 +155,7 @@ def _optimizer(task: Task, config: LoopConfig) -> torch.optim.Optimizer:
 
 
 def _optimise(
-    run: _Run, config: LoopConfig, rate: float, batch: Any, seconds: float
+    run: Run, config: LoopConfig, rate: float, batch: Any, seconds: float
 ) -> tuple[dict[str, float], float, Any]:
     """One step at a learning rate; returns the losses by name with `total`, their weighted sum, and `seconds`, of the
     first process; the norm of the gradients before they are clipped, and the memory that the clips are left with."""
@@ -168,7 +174,7 @@ def _optimise(
     return told, float(norm), memory
 
 
-def gradients(run: _Run, config: LoopConfig, batch: Any) -> tuple[dict[str, float], Any]:
+def gradients(run: Run, config: LoopConfig, batch: Any) -> tuple[dict[str, float], Any]:
     """Leave the gradients of a whole batch in the model of every process, whose parts this one takes its share of.
 
     Returns this process's part of the losses, and the memory of all clips.
@@ -199,7 +205,7 @@ def _and_whether_last(parts: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
         yield part, True
 
 
-def _validated(run: _Run, progress: dict[str, Any]) -> dict[str, float]:
+def _validated(run: Run, progress: dict[str, Any]) -> dict[str, float]:
     """Figures over all of validation; the best model so far is kept as best.pt."""
     run.processes.same_buffers(run.average)
     figures = run.task.validated(run.average, run.data.held_out, run.processes)
@@ -211,7 +217,7 @@ def _validated(run: _Run, progress: dict[str, Any]) -> dict[str, float]:
     return figures
 
 
-def _meta(run: _Run, progress: dict[str, Any], figures: dict[str, float]) -> CheckpointMeta:
+def _meta(run: Run, progress: dict[str, Any], figures: dict[str, float]) -> CheckpointMeta:
     counts = {"train_clips": len(run.data.train), "val_clips": len(run.data.held_out)}
     told = {**counts, **run.data.card, **progress}
     return CheckpointMeta(data=told, seed=run.task.config.seed, command=run.command, figures=figures)
@@ -248,7 +254,7 @@ def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.copy_(value)
 
 
-def _save(run: _Run, progress: dict[str, Any], lanes: Any) -> None:
+def _save(run: Run, progress: dict[str, Any], lanes: Any) -> None:
     if not run.processes.first:
         return
     state = {
@@ -262,7 +268,7 @@ def _save(run: _Run, progress: dict[str, Any], lanes: Any) -> None:
         torch.save(state, temporary)
 
 
-def _resume(run: _Run) -> tuple[dict[str, Any], Any]:
+def _resume(run: Run) -> tuple[dict[str, Any], Any]:
     if not (run.out / "last.pt").exists():
         return {"step": 0, "seconds": 0.0}, None
     state = torch.load(run.out / "last.pt", weights_only=True, map_location="cpu")
@@ -273,15 +279,19 @@ def _resume(run: _Run) -> tuple[dict[str, Any], Any]:
     return dict(state["progress"]), None if lanes is None else run.task.restored(lanes, run.data.train)
 
 
-def _check_agreement(run: _Run, progress: dict[str, Any]) -> None:
+def _check_agreement(run: Run, progress: dict[str, Any]) -> None:
     """InputError where processes see another run folder or other data: they could not keep step."""
     everyone = run.processes.gathered((progress["step"], len(run.data.train), len(run.data.held_out)))
-    if len(set(everyone)) > 1:
-        raise InputError(
-            f"The processes found different things (steps done, items to train on, to validate on): {everyone}. Wanted "
-            f"the same for all: let {run.out} and the data lie where every node sees them, and let nothing be written "
-            "to the data meanwhile."
-        )
+
+    def check() -> None:
+        if len(set(everyone)) > 1:
+            raise InputError(
+                f"The processes found different things (steps done, items to train on, to validate on): {everyone}. "
+                f"Wanted the same for all: let {run.out} and the data lie where every node sees them, and let nothing "
+                "be written to the data meanwhile."
+            )
+
+    run.processes.first_alone(check)
 
 
 def _data_card(data: Path) -> dict[str, Any]:

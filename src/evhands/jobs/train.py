@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -16,8 +16,11 @@ from torch import nn
 
 from evhands.data.shards import ShardConfig
 from evhands.models.checkpoint import checkpoint_path, read_checkpoint
+from evhands.models.paper import PaperConfig, PaperEstimator
+from evhands.models.published import load_published
 from evhands.paper_recipes import StageTrainConfig, stage_data
 from evhands.processes import DeviceConfig, Processes
+from evhands.published_config import PublishedConfig, read_published
 from evhands.settings import changed
 from evhands.simulated_rows import MemoryRows, RowSeries, StreamedRows, make_row
 from evhands.training import ALL_RECIPES, TrainData, launched, shards
@@ -39,7 +42,8 @@ def train(
     *,
     data: list[Path] | None = None,
     simulate: int = 0,
-    recipe: Literal["small", "detector", "flow", "supervised", "semi"] = "small",
+    recipe: Literal["small", "detector", "flow", "supervised", "semi"] | None = None,
+    published: list[Path] | None = None,
     start: str | None = None,
     labels: float | None = None,
     hand: str | None = None,
@@ -72,9 +76,11 @@ def train(
         data: folder with the shards of `evhands prepare`; of the paper's stages a folder of recordings, and may be
             given several times.
         simulate: instead of --data, processes that simulate fresh clips while the training runs, without any file.
-        recipe: what to train.
+        recipe: what to train (small when left out).
+        published: YAML files of the published code, a later one over an earlier one, instead of a recipe; whatever else
+            is given goes over them.
         start: begin with the weights of a model that ships with evhands (small) or of a checkpoint, instead of random
-            ones; the stages supervised and semi need the one of the stage before.
+            ones; the stages supervised and semi need the one of the stage before. May be a published .ckpt.
         labels: share of the annotations that the paper's stages may see.
         hand: hand model of the labels of the paper's stages, open or the path of MANO_RIGHT.pkl.
         cache: where recordings are kept decoded; OUT/cache when left out.
@@ -98,25 +104,30 @@ def train(
         "batch": batch, "learning_rate": learning_rate, "seed": seed,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None} | (settings or {})
+    told = None if published is None else _published(published, recipe)
+    if told is not None:
+        recipe, changes = told.recipe, _of_published(told, hand) | changes  # type: ignore[assignment]
+        data = data or (None if told.data is None else [told.data])
+        start = start or (None if told.start is None else str(told.start))
+        devices = devices or told.devices
+    recipe = recipe or "small"
     config = changed(ALL_RECIPES[recipe][0](), changes)
     _check(config)
-    first = None if start is None else read_checkpoint(checkpoint_path(start), wanted=_model_of(recipe)).model
+    first = None if start is None else _read_start(start, recipe)
     command = "evhands " + shlex.join(sys.argv[1:])
     _check_source(config, data, simulate, first)
     fabric = launched(out, DeviceConfig(accelerator=device, devices=devices, nodes=nodes, strategy=strategy))
     torch.set_num_threads(threads)  # a launcher has set its own
     processes = Processes.of(fabric)
     tell = print if processes.first else _silent
+    for line in () if told is None else _without_effect(told):
+        tell(line)
     if isinstance(config, StageTrainConfig):
         folders, place = data or [], cache or out / "cache"
         source = processes.first_then_others(lambda: _recordings(config, folders, place, tell))
         path = run(config, recipe, source, out, start=first, command=command, fabric=fabric)
     elif data is None:
-        if processes.count > 1:
-            raise InputError(
-                f"--simulate in {processes.count} processes: each would see other clips. Wanted the same for all; "
-                "make them first with `evhands prepare`, or take one process."
-            )
+        processes.first_alone(lambda: _check_alone(processes))
         path = _while_simulating(config, recipe, simulate, out, first, fabric, command)
     else:
         folder = data[0]
@@ -126,6 +137,50 @@ def train(
 
 
 def _silent(*_: Any) -> None: ...
+
+
+def _published(paths: Sequence[Path], recipe: str | None) -> PublishedConfig:
+    told = read_published(paths)
+    if told.mode != "train":
+        raise InputError(f"exper.mode = {told.mode!r}. Wanted train; what evaluates is another command.")
+    if recipe not in (None, told.recipe):
+        raise InputError(f"The published files are of the stage {told.recipe!r}, --recipe is {recipe!r}. Wanted one.")
+    return told
+
+
+def _of_published(told: PublishedConfig, hand: str | None) -> dict[str, Any]:
+    """Settings of published files. The path of the hand model is checked where no other was given."""
+    if told.hand is None or hand is not None:
+        return told.settings
+    if not told.hand.is_file():
+        raise InputError(
+            f"data.smplx_path: found no MANO_RIGHT.pkl at {told.hand}. Wanted its path or its folder; correct it, or "
+            "give --hand."
+        )
+    return told.settings | {"hand": str(told.hand)}
+
+
+def _without_effect(told: PublishedConfig) -> Iterator[str]:
+    """Lines that say which published keys change nothing here, by the reason."""
+    for reason in dict.fromkeys(told.without_effect.values()):
+        keys = [key for key, why in told.without_effect.items() if why == reason]
+        yield f"Without effect: {', '.join(keys)} ({reason})."
+
+
+def _read_start(start: str, recipe: str) -> nn.Module:
+    """The model to begin with: ours, or a published checkpoint."""
+    path = checkpoint_path(start)
+    if path.suffix != ".ckpt":
+        return read_checkpoint(path, wanted=_model_of(recipe)).model
+    found = load_published(path)
+    if found.estimator is not None:
+        return found.estimator
+    if found.hand is None:
+        raise InputError(f"{path} holds a FlowNet alone. Wanted a checkpoint of a training; choose another.")
+    model = PaperEstimator(PaperConfig(hand_model="mano")).use_hand(found.hand)
+    assert model.flow is not None
+    model.flow.load_state_dict(found.flow.state_dict())
+    return model
 
 
 def _model_of(recipe: str) -> str:
@@ -161,6 +216,14 @@ def _check_source(config: Any, folders: Sequence[Path] | None, simulate: int, st
         raise InputError(
             f"The FlowNet is frozen in the stage {config.stage}, and without --from it would be a random one. Wanted "
             "--from CHECKPOINT of the stage before: train flow first, then supervised, then semi."
+        )
+
+
+def _check_alone(processes: Processes) -> None:
+    if processes.count > 1:
+        raise InputError(
+            f"--simulate in {processes.count} processes: each would see other clips. Wanted the same for all; make "
+            "them first with `evhands prepare`, or take one process."
         )
 
 
