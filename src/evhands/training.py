@@ -30,6 +30,7 @@ from evhands.paper_recipes import PAPER_RECIPES
 from evhands.processes import DeviceConfig, Processes, launch
 from evhands.recipes import RECIPES, LoopConfig, Task
 from evhands.run_folder import append_row, checksum, describe_run
+from evhands.training_pictures import pictures
 from evhands.types import InputError
 
 ALL_RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {**RECIPES, **PAPER_RECIPES}
@@ -210,6 +211,9 @@ def _validated(run: Run, progress: dict[str, Any]) -> dict[str, float]:
     run.processes.same_buffers(run.average)
     figures = run.task.validated(run.average, run.data.held_out, run.processes)
     run.fabric.log_dict({f"val/{name}": value for name, value in figures.items()}, progress["step"])
+    if run.processes.first and isinstance(board := run.fabric.logger, TensorBoardLogger):
+        for name, picture in pictures(run.task, run.average, run.data.held_out).items():
+            board.experiment.add_image(name, picture, progress["step"], dataformats="HWC")
     if figures[run.task.best_by] < progress.get("best", math.inf):
         progress["best"] = figures[run.task.best_by]
         if run.processes.first:
