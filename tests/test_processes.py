@@ -41,28 +41,43 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def together(folder, tmp_path_factory) -> Path:
-    """What two processes that meet over gloo have left behind."""
-    out = tmp_path_factory.mktemp("together")
+def in_two_processes(work, folder: Path, out: Path) -> Path:
+    """What two processes that meet over gloo leave behind, each of which does work(fabric, rank, folder, out)."""
     data(folder, config("semi"))  # into the cache
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(_one_of_two, (port, folder, out), nprocs=2)
+    multiprocessing.spawn(_one_of_two, (port, work, folder, out), nprocs=2)
     return out
 
 
-def _one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
-    """What each does, started as torchrun starts them."""
+def _one_of_two(rank: int, port: int, work, folder: Path, out: Path) -> None:
+    """Started as torchrun starts processes."""
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in numbers.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test", "OMP_NUM_THREADS": "1"}
     torch.set_num_threads(1)
     fabric = launched(out, DeviceConfig(accelerator="cpu"))
     assert Processes.of(fabric) == Processes(rank, 2)
+    work(fabric, rank, folder, out)
+
+
+@pytest.fixture(scope="module")
+def together(folder, tmp_path_factory) -> Path:
+    return in_two_processes(save_gradients, folder, tmp_path_factory.mktemp("together"))
+
+
+def save_gradients(fabric, rank: int, folder: Path, out: Path) -> None:
     for case in CASES:
         torch.save(_gradients(case, folder, out / case, fabric), out / f"{case}-{rank}.pt")
+
+
+@pytest.fixture(scope="module")
+def runs(folder, tmp_path_factory) -> Path:
+    return in_two_processes(whole_and_in_parts, folder, tmp_path_factory.mktemp("runs"))
+
+
+def whole_and_in_parts(fabric, rank: int, folder: Path, out: Path) -> None:
     settings = replace(config("semi"), batch=3, validate_every=1)
     train(settings, "semi", data(folder, settings), out / "whole", fabric=fabric)
     sample, calls = StageTask.sample, []
@@ -78,7 +93,7 @@ def _one_of_two(rank: int, port: int, folder: Path, out: Path) -> None:
         train(settings, "semi", data(folder, settings), out / "parts", fabric=fabric)
     fabric.barrier()
     train(settings, "semi", data(folder, settings), out / "parts", fabric=fabric)
-    train(SMALL, "small", _rows(), out / "small-run", fabric=fabric)
+    train(SMALL, "small", clips(), out / "small-run", fabric=fabric)
 
 
 def _gradients(case: str, folder: Path, out: Path, fabric) -> dict[str, Tensor]:
@@ -94,12 +109,12 @@ def _gradients(case: str, folder: Path, out: Path, fabric) -> dict[str, Tensor]:
 
 def _run(case: str, folder: Path, out: Path, fabric) -> Run:
     if case == "small":
-        return begun(SMALL, case, _rows(), out, fabric, None, "")
+        return begun(SMALL, case, clips(), out, fabric, None, "")
     settings = replace(config(case), batch=BATCH, labels=1.0 if case == "flow" else 0.5)
     return begun(settings, case, data(folder, settings), out, fabric, None, "")
 
 
-def _rows() -> TrainData:
+def clips() -> TrainData:
     """Clips of a hand that stands still before noise."""
     rows = np.zeros(7, row_dtype(ShardConfig(windows=4)))
     rng = np.random.default_rng(0)
@@ -125,31 +140,34 @@ def test_two_processes_give_the_gradients_of_one_with_twice_the_batch(case, fold
         for names in [weights, *rest] if case == "small" else [[name] for name in alone]:
             one, two = (torch.cat([each[name].flatten() for name in names]) for each in (alone, found))
             assert (two - one).norm() <= 1e-6 * one.norm(), names
-    assert all(value.norm() > 0 for name, value in alone.items() if name.endswith("weight"))
+    assert sum(bool(value.norm() > 0) for value in alone.values()) > 10
 
 
-def test_two_processes_resume_bit_for_bit_and_one_of_them_writes(together):
+@pytest.mark.slow
+def test_two_processes_resume_bit_for_bit_and_one_of_them_writes(runs):
     """... and the figures that they shared are those of the model that was saved."""
-    one, two = (read_checkpoint(together / run / "model.pt", wanted="paper") for run in ("whole", "parts"))
+    one, two = (read_checkpoint(runs / run / "model.pt", wanted="paper") for run in ("whole", "parts"))
     for name, value in one.model.state_dict().items():
         assert torch.equal(two.model.state_dict()[name], value), name
-    assert two.meta.data["step"] == 3 and len((together / "parts" / "log.csv").read_text().splitlines()) == 4
-    assert len(list(together.glob("events.out.tfevents*"))) == 1
+    assert two.meta.data["step"] == 3 and len((runs / "parts" / "log.csv").read_text().splitlines()) == 4
+    assert len(list(runs.glob("events.out.tfevents*"))) == 1
 
 
-def test_shared_validation_is_over_all_of_it(folder, together):
+@pytest.mark.slow
+def test_shared_validation_is_over_all_of_it(folder, runs):
     settings = config("semi")
-    found = read_checkpoint(together / "whole" / "best.pt", wanted="paper")
+    found = read_checkpoint(runs / "whole" / "best.pt", wanted="paper")
     alone = StageTask(settings).figures(found.model.eval(), data(folder, settings).held_out)
     assert alone == pytest.approx({name: found.meta.figures[name] for name in alone}, rel=1e-5)
 
 
-def test_a_run_of_two_goes_on_as_a_run_of_one(together, tmp_path):
+@pytest.mark.slow
+def test_a_run_of_two_goes_on_as_a_run_of_one(runs, tmp_path):
     """Weights, and the memory of the clips of both, are in what the first one saved."""
-    saved = torch.load(together / "small-run" / "last.pt", weights_only=True)
+    saved = torch.load(runs / "small-run" / "last.pt", weights_only=True)
     assert len(saved["lanes"]["memory"]) == SMALL.images // SMALL.windows
-    (tmp_path / "last.pt").write_bytes((together / "small-run" / "last.pt").read_bytes())
-    path = train(replace(SMALL, steps=3), "small", _rows(), tmp_path, device="cpu")
+    (tmp_path / "last.pt").write_bytes((runs / "small-run" / "last.pt").read_bytes())
+    path = train(replace(SMALL, steps=3), "small", clips(), tmp_path, device="cpu")
     assert read_checkpoint(path, wanted="small").meta.data["step"] == 3
 
 

@@ -104,7 +104,7 @@ def _of_stage(task: StageTask, model: PaperEstimator, pool: Sequences) -> dict[s
         panels = [skeletons_panel(image, truth[i], None if predicted is None else predicted[i], name)]
         panels += [_events_panel(images[i], usual, text) for text, images in warped.items()]
         rows.append(panels)
-    return {"predictions" if predicted is not None else "truth": sheet([row[:1] for row in rows]),
+    return {"predictions" if predicted is not None else "truth": sheet([[row[0] for row in rows]]),
             "warped_events": sheet([row[1:] for row in rows])}  # fmt: skip
 
 
