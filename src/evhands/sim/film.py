@@ -21,6 +21,7 @@ from evhands.sim.sensor_kernels import PIECE, Buffers, Law, Pixels, advance, aim
 from evhands.sim.world import World
 
 _KEYS_AT_ONCE = 96
+_U = np.uintp  # as in `evhands.sim.fill`
 
 
 class Stage(NamedTuple):
@@ -217,7 +218,7 @@ def _warp_row(m, y, start, stop, stage, width, out):  # type: ignore[no-untyped-
     warp_row(stage.picture_log, m, y, max(start - 1, 0), min(stop - 1, width), out[1:])
     if start == 0:
         out[0] = out[1]
-    for x in range(width + 1, stop):
+    for x in range(_U(width + 1), _U(stop)):
         out[x] = out[width]
 
 
@@ -227,7 +228,7 @@ def _warp_under(m, row, y, first, end, stage, width):  # type: ignore[no-untyped
     start, stop = first * PIECE, end * PIECE + 2
     wall, canvas, nearest = stage.strip[0], stage.canvas[row], stage.nearest[row]
     _warp_row(m, y, start, stop, stage, width, wall)
-    for x in range(start, stop):
+    for x in range(_U(start), _U(stop)):
         canvas[x] = canvas[x] if nearest[x] > 0 else wall[x]
 
 
@@ -291,9 +292,11 @@ def _clear(stage):  # type: ignore[no-untyped-def]
     """Take the mesh off the canvas."""
     low, high = stage.touched
     for row in range(len(low)):
+        canvas, wall, nearest = stage.canvas[row], stage.wall[row], stage.nearest[row]
         if low[row] < high[row]:
-            stage.canvas[row, low[row] : high[row]] = stage.wall[row, low[row] : high[row]]
-            stage.nearest[row, low[row] : high[row]] = 0
+            for x in range(_U(low[row]), _U(high[row])):
+                canvas[x] = wall[x]
+                nearest[x] = 0
         low[row], high[row] = stage.canvas.shape[1], 0
 
 
