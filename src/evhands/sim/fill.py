@@ -150,7 +150,7 @@ def repeat_border(canvas, width):  # type: ignore[no-untyped-def]
 
 
 # No contracted arithmetic here: the same pixels give the same bits, wherever they are computed.
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def blur_down(canvas, y, start, end, down):  # type: ignore[no-untyped-def]
     """(1 2 1)/4 along the columns around row y of the image, for columns start to end of the canvas."""
     quarter, half = np.float32(0.25), np.float32(0.5)

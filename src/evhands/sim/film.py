@@ -195,7 +195,7 @@ def _before_moving_wall(shots, i, t0, stage, pixels, law, buffers, n):  # type: 
     return buffers, n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _alike(seen_us, first, end):  # type: ignore[no-untyped-def]
     """The end of the pieces from the first on that were last looked at at the same time."""
     last = first + 1
@@ -212,7 +212,7 @@ def _warp_strip(m, y, first, end, stage, width):  # type: ignore[no-untyped-def]
         _warp_row(m, min(max(y + k - 1, 0), height - 1), first * PIECE, end * PIECE + 2, stage, width, stage.strip[k])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _warp_row(m, y, start, stop, stage, width, out):  # type: ignore[no-untyped-def]
     """Columns start to stop of a row of canvas."""
     warp_row(stage.picture_log, m, y, max(start - 1, 0), min(stop - 1, width), out[1:])
@@ -232,7 +232,7 @@ def _warp_under(m, row, y, first, end, stage, width):  # type: ignore[no-untyped
         canvas[x] = canvas[x] if nearest[x] > 0 else wall[x]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _step(pixels, law, y, first, end, t0, t1, down, buffers, n):  # type: ignore[no-untyped-def]
     """Let pieces of a row go to what `down` shows of them once it is blurred along the row too."""
     aim_blurred(pixels, y, first, end, down)
@@ -244,7 +244,7 @@ def _step(pixels, law, y, first, end, t0, t1, down, buffers, n):  # type: ignore
     return buffers, n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _pieces(stage, y, width):  # type: ignore[no-untyped-def]
     """From which to which piece a mesh touches row y, or touched it in the image before; (0, 0) if none."""
     low, high = stage.touched
@@ -287,7 +287,7 @@ def _hang(stage, width):  # type: ignore[no-untyped-def]
     stage.canvas[:] = stage.wall
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _clear(stage):  # type: ignore[no-untyped-def]
     """Take the mesh off the canvas."""
     low, high = stage.touched

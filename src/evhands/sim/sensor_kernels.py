@@ -152,7 +152,7 @@ def served(t_us, event_us, free_us, now_us):  # type: ignore[no-untyped-def]
 
 
 # The loops over pixels are apart, without branches and over one array, so that LLVM vectorises them.
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _follow(values, first, end, decay, lag):  # type: ignore[no-untyped-def]
     """Move pieces to their goal through the low-pass, exactly for a target that moves linearly in time."""
     for p in range(first, end):
@@ -166,7 +166,7 @@ def _follow(values, first, end, decay, lag):  # type: ignore[no-untyped-def]
             values[k] = goal
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract"})
 def _follow_in_light(values, first, end, steps, half_light):  # type: ignore[no-untyped-def]
     """As `_follow`, each pixel with the cut-off that its light allows; `steps`: the step over bright tau.
 
@@ -196,7 +196,7 @@ def _follow_in_light(values, first, end, steps, half_light):  # type: ignore[no-
             values[k] = goal
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _reached(values, first, end, hits):  # type: ignore[no-untyped-def]
     """Which pieces have pixels that reached a threshold (in `hits`), how many thresholds these have crossed, and the
     first and the last + 1 piece that has not settled at its target."""
@@ -218,7 +218,7 @@ def _reached(values, first, end, hits):  # type: ignore[no-untyped-def]
     return total, start, stop
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def _crossed(values, base):  # type: ignore[no-untyped-def]
     """Write how many thresholds each pixel of a piece has crossed into the place of its goal; returns their sum."""
     total = np.int32(0)
@@ -232,7 +232,7 @@ def _crossed(values, base):  # type: ignore[no-untyped-def]
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def advance(pixels, law, y, first, end, step_us):  # type: ignore[no-untyped-def]
     """Let pieces first to end of row y go to their goals; how many thresholds they cross (an upper bound of events).
 
@@ -253,7 +253,7 @@ def advance(pixels, law, y, first, end, step_us):  # type: ignore[no-untyped-def
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def fire(pixels, law, y, first, end, t0, t1, pixel_out, t_out, p_out, n):  # type: ignore[no-untyped-def]
     """Append the events of pieces that `advance` has moved, from t0 to t1; returns the new number of events."""
     values, dt = pixels.values, np.float64(t1 - t0)
@@ -294,7 +294,7 @@ def aim(pixels, y, first, end):  # type: ignore[no-untyped-def]
             pixels.values[base + i + _GOAL] = pixels.values[base + i]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def aim_blurred(pixels, y, first, end, down):  # type: ignore[no-untyped-def]
     """The goal of pieces is a row of the canvas, blurred by (1 2 1)/4 once it has been so along the columns."""
     quarter, half = np.float32(0.25), np.float32(0.5)
