@@ -235,7 +235,7 @@ def _warp_under(m, row, y, first, end, stage, width):  # type: ignore[no-untyped
 @njit(cache=True, nogil=True, forceinline=True)
 def _step(pixels, law, y, first, end, t0, t1, down, buffers, n):  # type: ignore[no-untyped-def]
     """Let pieces of a row go to what `down` shows of them once it is blurred along the row too."""
-    aim_blurred(pixels, y, first, end, down)
+    aim_blurred(pixels, first, end, down)
     total = advance(pixels, law, y, first, end, t1 - t0)
     if total > 0:
         if n + total > len(buffers[1]):
