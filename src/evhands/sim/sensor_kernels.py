@@ -74,9 +74,10 @@ def new_pixels(size: Size) -> Pixels:
     """Pixels (width, height) whose fields are all 0, and which never fire beyond the width."""
     width, height = size
     pieces = -(-width // PIECE)
+    row = np.zeros((3, pieces * PIECE), np.float32)
     pixels = Pixels(
         np.zeros(height * pieces * FIELDS * PIECE, np.float32), np.full(height * pieces * PIECE, -(2**62), np.int64),
-        np.zeros((height, 2), np.int32), np.zeros(pieces, np.bool_), *np.zeros((3, pieces * PIECE), np.float32), width,
+        np.zeros((height, 2), np.int32), np.zeros(pieces, np.bool_), row[0], row[1], row[2], width,
     )  # fmt: skip
     for k in (3, 4):
         pixels.field(k)[:] = np.inf
