@@ -115,25 +115,29 @@ def sorted_columns(
     return _counting_sort(pixel, t_us, p, start, span, width)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _counting_sort(pixel, t_us, p, start, span, width):  # type: ignore[no-untyped-def]
-    position = np.zeros(span + 1, np.int32)
+    position = np.zeros(span, np.int32)
     for i in range(len(t_us)):
-        position[t_us[i] - start + 1] += 1
+        position[_U(t_us[i] - start)] += 1
+    before = np.int32(0)
     for k in range(span):
-        position[k + 1] += position[k]
+        count = position[k]
+        position[k] = before
+        before += count
     x = np.empty(len(t_us), np.uint16)
     y = np.empty(len(t_us), np.uint16)
     t = np.empty(len(t_us), np.int64)
     q = np.empty(len(t_us), np.bool_)
     for i in range(len(t_us)):
-        slot = t_us[i] - start
-        k = position[slot]
-        position[slot] = k + 1
-        y[k] = pixel[i] // width
-        x[k] = pixel[i] % width
-        t[k] = t_us[i]
-        q[k] = p[i]
+        slot = _U(t_us[i] - start)
+        place = _U(position[slot])
+        position[slot] += 1
+        row = np.uint32(pixel[i]) // np.uint32(width)
+        y[place] = row
+        x[place] = np.uint32(pixel[i]) - row * np.uint32(width)
+        t[place] = t_us[i]
+        q[place] = p[i]
     return x, y, t, q
 
 
