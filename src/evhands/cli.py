@@ -88,6 +88,18 @@ COMMANDS = {
         "evhands train run --data clips",
         {"start": "--from", "device": "--accelerator"},
     ),
+    "evaluate": Command(
+        "evhands.jobs.evaluate",
+        "evaluate",
+        "Predict the hands of a data set to a file, score it, and write a report.",
+        "evhands evaluate small --data recordings --out result",
+    ),
+    "score": Command(
+        "evhands.jobs.score",
+        "score",
+        "Score a file of predictions again.",
+        "evhands score result/predictions.npz --data recordings",
+    ),
 }
 
 
