@@ -100,6 +100,12 @@ COMMANDS = {
         "Score a file of predictions again.",
         "evhands score result/predictions.npz --data recordings",
     ),
+    "leaderboard": Command(
+        "evhands.jobs.leaderboard",
+        "leaderboard",
+        "Compare the results of several methods under one protocol.",
+        'evhands leaderboard "[first/results.json, second/results.json]"',
+    ),
 }
 
 

@@ -16,11 +16,14 @@ from evhands.baselines import ConstantPose
 from evhands.files import replacing
 from evhands.hand.model import HandModel
 from evhands.predictions import Predictions
-from evhands.scoring import results
+from evhands.report import pictures
+from evhands.report.page import report_page
+from evhands.saved import save_all
+from evhands.scoring import Values, results
 from evhands.types import InputError
 
 Saved = Literal["all", "joints", "mesh", "projected", "glb", "joints2d", "events", "flow", "iwe"]
-RESULTS, REPORT = "results.json", "report.html"
+RESULTS, REPORT, SAVED = "results.json", "report.html", "saved"
 _CONSTANT = Path(__file__).parent / "assets" / "constant_pose.npz"
 
 TABLES = {
@@ -45,8 +48,12 @@ def score_to(
     save: Sequence[Saved],
     sources: Sequence[Path],
     hand: HandModel | None,
+    reading: HandModel | None = None,
 ) -> str:
-    """Score, write to `out`, and return the table for a terminal."""
+    """Score, write to `out`, and return the table for a terminal.
+
+    hand: in whose parameters the poses are, right. reading: the hand of MANO's truth, where `hand` is another.
+    """
     if intervals not in ("recording", "subject"):
         raise InputError(f"intervals = {intervals!r}. Wanted recording or subject.")
     if not len(predictions):
@@ -57,7 +64,42 @@ def score_to(
     content, values = results(predictions, constant_pose(constant), intervals)
     with replacing(out / RESULTS) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if report:
+        text = report_of(predictions, content, values, sources, reading or hand)
+        with replacing(out / REPORT) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    if save:
+        if hand is None:
+            raise InputError("Found no hand model to draw. Wanted the one of the poses: give --mano MANO_RIGHT.pkl.")
+        save_all(predictions, out / SAVED, save, sources, hand, reading)
     return table(content)
+
+
+def report_of(
+    predictions: Predictions, content: dict[str, Any], values: Values, sources: Sequence[Path], hand: HandModel | None
+) -> str:
+    """The page of an evaluation; pictures of events where the recordings are at hand."""
+    chosen = pictures.chosen_rows(values)
+    shown = shown_recordings(predictions, values)
+    rows = [int(row) for group in chosen.values() for row in group]
+    seen = pictures.watched(predictions, sources, hand, [*shown, *(predictions.recording[row] for row in rows)])
+    figures = {
+        name: [pictures.figure(predictions, values, int(row), seen) for row in group] for name, group in chosen.items()
+    }
+    player = pictures.player_data(predictions, values, {number: seen[number] for number in shown if number in seen})
+    return report_page(content, figures, player)
+
+
+def shown_recordings(predictions: Predictions, values: Values) -> list[int]:
+    """The recordings of the least, middle and largest mean error."""
+    error = values.of["mpjpe21"] if np.isfinite(values.of["mpjpe21"]).any() else values.of["px21"]
+    there = np.isfinite(error)
+    count = np.bincount(predictions.recording[there], minlength=len(predictions.recordings))
+    total = np.bincount(predictions.recording[there], error[there], minlength=len(predictions.recordings))
+    used = np.flatnonzero(count)
+    order = used[np.argsort(total[used] / count[used], kind="stable")]
+    places = (len(order) // 2, 0, len(order) - 1) if len(order) else ()
+    return list(dict.fromkeys(int(order[i]) for i in places))
 
 
 def constant_pose(path: Path | None = None) -> ConstantPose:

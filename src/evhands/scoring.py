@@ -244,8 +244,8 @@ def results(predictions: Predictions, constant: ConstantPose, by: str = "recordi
         "subjects": _plain(grouped(values, subject_masks(predictions), cluster)),
         "pck": {
             "mm": (1000 * metrics.PCK_THRESHOLDS[::PCK_STEP]).round(3).tolist(),
-            "rooted": curve[::PCK_STEP].round(5).tolist(), "auc": round(metrics.pck_auc(curve), 5),
-            "pa": pa_curve[::PCK_STEP].round(5).tolist(), "pa_auc": round(metrics.pck_auc(pa_curve), 5),
+            "rooted": _told(curve[::PCK_STEP]), "auc": _told(np.array([metrics.pck_auc(curve)]))[0],
+            "pa": _told(pa_curve[::PCK_STEP]), "pa_auc": _told(np.array([metrics.pck_auc(pa_curve)]))[0],
         },
         "joints_mm": {"rooted": _column_means(values.joints_mm), "pa": _column_means(values.pa_joints_mm)},
         "over": {
@@ -255,6 +255,11 @@ def results(predictions: Predictions, constant: ConstantPose, by: str = "recordi
         },
     }  # fmt: skip
     return content, values
+
+
+def _told(values: np.ndarray) -> list[float | None]:
+    """Five digits, None for NaN, which JSON does not know."""
+    return [round(float(value), 5) if np.isfinite(value) else None for value in values]
 
 
 def _clusters(predictions: Predictions, by: str) -> np.ndarray:

@@ -89,7 +89,7 @@ def evaluate(
     shutil.rmtree(out / "parts", ignore_errors=True)
     return score_to(
         predictions, out, constant=constant, intervals=intervals, report=report, save=save or (), sources=sources,
-        hand=method.hand,
+        hand=method.hand, reading=hand,
     )  # fmt: skip
 
 
