@@ -106,7 +106,7 @@ def _save_recording(
     rows = np.flatnonzero(predictions.recording == number)
     target, count, meshes = folder / about.name, 0, []
     for index, row in enumerate(rows):
-        mesh = _mesh(own, predictions.pose(row)) if predictions.found[row] else None
+        mesh = _mesh(own, predictions.pose(int(row))) if predictions.found[row] else None
         one = _Row(predictions, int(row), mesh, _before(predictions, rows, index), own, seen.events if seen else None)
         meshes.append((int(predictions.t_us[row]), mesh))
         for kind in wanted:

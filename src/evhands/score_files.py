@@ -23,6 +23,7 @@ from evhands.scoring import Values, results
 from evhands.types import InputError
 
 Saved = Literal["all", "joints", "mesh", "projected", "glb", "joints2d", "events", "flow", "iwe"]
+Intervals = Literal["recording", "subject"]
 RESULTS, REPORT, SAVED = "results.json", "report.html", "saved"
 _CONSTANT = Path(__file__).parent / "assets" / "constant_pose.npz"
 
@@ -43,7 +44,7 @@ def score_to(
     out: Path,
     *,
     constant: Path | None,
-    intervals: str,
+    intervals: Intervals,
     report: bool,
     save: Sequence[Saved],
     sources: Sequence[Path],
@@ -54,8 +55,6 @@ def score_to(
 
     hand: in whose parameters the poses are, right. reading: the hand of MANO's truth, where `hand` is another.
     """
-    if intervals not in ("recording", "subject"):
-        raise InputError(f"intervals = {intervals!r}. Wanted recording or subject.")
     if not len(predictions):
         raise InputError(
             "No time of these recordings can be scored: none is labelled after the history that the protocol wants. "

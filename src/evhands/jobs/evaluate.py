@@ -21,7 +21,7 @@ from evhands.hand.model import HandModel, load_hand
 from evhands.models.checkpoint import code_version
 from evhands.predictions import Predictions, Protocol, joined, load_predictions, save_predictions
 from evhands.run_folder import checksum, environment
-from evhands.score_files import Saved, score_to
+from evhands.score_files import Intervals, Saved, score_to
 
 PREDICTIONS = "predictions.npz"
 _TOGETHER = 8
@@ -38,7 +38,7 @@ def evaluate(
     subjects: list[str] | None = None,
     mano: Path | None = None,
     constant: Path | None = None,
-    intervals: str = "recording",
+    intervals: Intervals = "recording",
     smooth: bool = True,
     unlabelled: bool = False,
     save: list[Saved] | None = None,

@@ -7,7 +7,7 @@ from pathlib import Path
 from evhands.data.cache import sources_in
 from evhands.hand.model import HandModel, load_hand
 from evhands.predictions import load_predictions
-from evhands.score_files import Saved, score_to
+from evhands.score_files import Intervals, Saved, score_to
 from evhands.types import InputError
 
 
@@ -18,7 +18,7 @@ def score(
     data: list[Path] | None = None,
     mano: Path | None = None,
     constant: Path | None = None,
-    intervals: str = "recording",
+    intervals: Intervals = "recording",
     save: list[Saved] | None = None,
     report: bool = True,
 ) -> str:
