@@ -121,6 +121,14 @@ def test_one_cluster_has_a_mean_and_no_interval():
     assert found.mean == 2.0 and np.isnan(found.low) and np.isnan(found.high)
 
 
+def test_a_figure_that_one_cluster_has_gets_no_interval():
+    cluster = np.repeat(np.arange(4), 5)
+    values = {"a": np.arange(20.0), "b": np.where(cluster == 2, np.arange(20.0), np.nan)}
+    found = means(values, cluster)
+    assert found["a"].low < found["a"].mean < found["a"].high
+    assert found["b"].mean == 12.0 and np.isnan(found["b"].low)
+
+
 def test_figures_of_groups_are_means_of_their_rows():
     parts = [predictions(5, seed=k, bucket=bucket) for k, bucket in enumerate(("normal_fixed", "fast", "normal_fixed"))]
     whole = joined(parts)

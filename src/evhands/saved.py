@@ -39,6 +39,13 @@ from evhands.report.pictures import Watched, watched
 from evhands.types import Events, HandMesh, HandPose, InputError, WindowBatch
 
 KINDS = ("joints", "mesh", "glb", "projected", "joints2d", "events", "flow", "iwe")
+PUBLISHED_LOG = {
+    "save_result": ("joints", "mesh", "projected", "joints2d"),
+    "save_images": ("projected",),
+    "save_eci": ("events",),
+    "save_flow": ("flow", "iwe"),
+}
+"""What the published `log` options save, in our kinds."""
 WITH_EVENTS = ("events", "iwe")
 _GAP = 1.6
 """Of the window's length: a pose further back is not the one before."""

@@ -138,7 +138,7 @@ def _cell(figure: dict[str, Any] | None, name: str) -> str:
         return f"{'-':>13}{'':9}"
     factor, digits = (100, 1) if name == "found" else (1, 2)
     text = f"{factor * figure['mean']:.{digits}f}"
-    if figure["low"] is None:
+    if figure["low"] is None or figure["low"] == figure["high"]:
         return f"{text:>13}{'':9}"
     between = f" [{factor * figure['low']:.1f}, {factor * figure['high']:.1f}]"
     return f"{text + between:>22}"

@@ -149,7 +149,7 @@ def _motion_values(predictions: Predictions) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over rows, its 95 % interval (NaN with one cluster only) and how many rows it is of."""
+    """A mean over rows, its 95 % interval (NaN where fewer than two clusters have it) and how many rows it is of."""
 
     mean: float
     low: float
@@ -186,16 +186,17 @@ def means(
         drawn_means = np.divide(weighted, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
         with np.errstate(invalid="ignore"):
             low, high = _quantiles(drawn_means)
+        of_several = (counts > 0).sum(1) > 1
+        low, high = (np.where(of_several, end, np.nan) for end in (low, high))
     return {name: Mean(float(mean[i]), float(low[i]), float(high[i]), int(total[i])) for i, name in enumerate(names)}
 
 
 def _quantiles(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """2.5 and 97.5 % of each column, NaN left out; a figure that fewer than two clusters have gets none."""
+    """2.5 and 97.5 % of each column, NaN left out."""
     ordered = np.sort(drawn, axis=0)  # NaN last
     there = np.isfinite(ordered).sum(0)
-    spread = np.where(there > 0, ordered[np.maximum(there - 1, 0), np.arange(ordered.shape[1])] - ordered[0], 0)
     at = [np.round(q * np.maximum(there - 1, 0)).astype(int) for q in (0.025, 0.975)]
-    low, high = (np.where(spread > 0, ordered[k, np.arange(ordered.shape[1])], np.nan) for k in at)
+    low, high = (ordered[k, np.arange(ordered.shape[1])] for k in at)
     return low, high
 
 

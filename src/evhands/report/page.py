@@ -19,9 +19,9 @@ MAIN = {
 }
 """Columns of the table; all figures stand below it."""
 SHORT = {
-    "mpjpe21": "MPJPE", "pa_mpjpe21": "PA-MPJPE", "mpjpe20": "MPJPE, 20 joints", "pa_mpjpe20": "PA-MPJPE, 20 joints",
+    "mpjpe21": "MPJPE", "pa_mpjpe21": "PA-MPJPE", "mpjpe20": "MPJPE/20", "pa_mpjpe20": "PA-MPJPE/20",
     "mpvpe": "MPVPE", "pa_mpvpe": "PA-MPVPE", "camera_error": "camera space", "depth_error": "depth",
-    "px21": "2D-MPJPE", "px20": "2D-MPJPE, 20 joints", "palm20": "2D, palms", "published_px21": "2D-MPJPE, published",
+    "px21": "2D-MPJPE", "px20": "2D-MPJPE/20", "palm20": "2D, palms", "published_px21": "2D-MPJPE, published",
     "published_palm21": "2D palm-normalised, published", "acceleration_error": "acceleration error",
     "jitter": "jitter", "true_jitter": "jitter of the truth", "found": "hand found",
     "constant_mpjpe21": "constant pose, MPJPE", "constant_pa_mpjpe21": "constant pose, PA-MPJPE",
@@ -89,7 +89,7 @@ def _tiles(content: dict[str, Any]) -> str:
         if name in every:
             tiles.append((SHORT[name], cell(every[name], name, plain=True), _unit(name)))
     if content["pck"]["auc"] is not None:
-        tiles.insert(2, ("AUC of 3D-PCK, 0 to 100 mm", f"{content['pck']['auc']:.3f}", ""))
+        tiles.insert(2, ("AUC of 3D-PCK", f"{content['pck']['auc']:.3f}", ""))
     return '<div class="tiles">' + "".join(
         f'<div class="tile"><b>{value}<small> {unit}</small></b><span>{escape(name)}</span></div>'
         for name, value, unit in tiles
@@ -108,9 +108,9 @@ def cell(figure: dict[str, Any] | None, name: str, *, plain: bool = False, unit:
     factor = 100 if UNITS[name] == "share" else 1
     digits = 3 if UNITS[name] == "palms" else 1 if factor == 100 or abs(figure["mean"]) >= 100 else 2
     text = f"{factor * figure['mean']:.{digits}f} {unit}".rstrip()
-    if plain or figure["low"] is None:
+    if plain or figure["low"] is None or figure["low"] == figure["high"]:
         return text
-    low, high = (f"{factor * figure[end]:.{digits}f}" for end in ("low", "high"))
+    low, high = (f"{factor * figure[end]:.{max(digits - 1, 1)}f}" for end in ("low", "high"))
     return f"{text} <small>{low} to {high}</small>"
 
 
@@ -123,7 +123,7 @@ def _table(content: dict[str, Any]) -> str:
         cells = "".join(f"<td>{cell(row.get(name), name)}</td>" for name in names)
         rows.append(f"<tr><th>{escape(bucket.replace('_', ' '))}</th><td>{count}</td>{cells}</tr>")
     rows += [_reference("best constant pose", _constant(content), names)]
-    note = "A hand that is not found scores the constant pose. Small figures: 95 % interval."
+    note = "/20: without the root. A hand that is not found scores the constant pose. Small figures: 95 % interval."
     if content["protocol"] == "evhandpose":
         rows += [_reference(f"published: {name}", values, names) for name, values in PUBLISHED]
         note += " Published figures are of EvRealHands, normal scenes, and compare with that data only."
@@ -227,9 +227,7 @@ def _subjects(content: dict[str, Any]) -> str:
         f"<tr><th>{escape(subject)}</th>" + "".join(f"<td>{cell(row.get(n), n)}</td>" for n in names) + "</tr>"
         for subject, row in content["subjects"].items()
     )
-    return (
-        f'<div class="scroll"><table><thead><tr><th>subject</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
-    )
+    return f'<div class="scroll"><table><thead><tr><th class=text>subject</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def _provenance(content: dict[str, Any]) -> str:
