@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from published_weights import recipe_weights, with_hand
 
 from conftest import shared_path
 from evhands import metrics
@@ -26,6 +25,7 @@ from evhands.scenes import FIRST_US, labelled_times, open_scene, scheduled_ends
 from evhands.score_files import constant_pose
 from evhands.scoring import results
 from hand_recordings import write_hand
+from published_weights import recipe_weights, with_hand
 
 META = {"method": "small", "protocol": "evhands", "crop": "truth", "hand_model": "open"}
 

@@ -26,6 +26,8 @@ from evhands.score_files import Intervals, Saved, score_to
 PREDICTIONS = "predictions.npz"
 _TOGETHER = 8
 """Recordings that run in step where the crop is known: a batch of the network."""
+_TOGETHER_BYTES = 400_000_000
+"""Of their files; events in memory take three to six times as much."""
 
 
 def evaluate(
@@ -133,7 +135,7 @@ def _predicted(order: _Order, method: Method, hand: HandModel | None, sources: l
     parts = {source: out / "parts" / f"{_key(order, source)}.npz" for source in sources}
     todo = [source for source in sources if not parts[source].exists()]
     together = 1 if order.config.crop == "detected" else max(1, min(_TOGETHER, -(-len(todo) // order.workers)))
-    groups = [todo[i : i + together] for i in range(0, len(todo), together)]
+    groups = _groups(todo, together)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -143,6 +145,20 @@ def _predicted(order: _Order, method: Method, hand: HandModel | None, sources: l
                 save_predictions(predictions, parts[source])
                 bar.advance(row)
     return joined([load_predictions(parts[source]) for source in sources])
+
+
+def _groups(sources: list[Path], together: int) -> list[list[Path]]:
+    """Neighbours of at most so many, whose files are small enough that their events lie in memory side by side."""
+    groups: list[list[Path]] = []
+    room = 0
+    for source in sources:
+        size = sum(file.stat().st_size for file in _files(source))
+        if not groups or len(groups[-1]) == together or size > room:
+            groups.append([])
+            room = _TOGETHER_BYTES
+        groups[-1].append(source)
+        room -= size
+    return groups
 
 
 def _key(order: _Order, source: Path) -> str:

@@ -227,7 +227,8 @@ def _subjects(content: dict[str, Any]) -> str:
         f"<tr><th>{escape(subject)}</th>" + "".join(f"<td>{cell(row.get(n), n)}</td>" for n in names) + "</tr>"
         for subject, row in content["subjects"].items()
     )
-    return f'<div class="scroll"><table><thead><tr><th class=text>subject</th>{heads}</tr></thead><tbody>{rows}</tbody></table></div>'
+    head = f"<tr><th class=text>subject</th>{heads}</tr>"
+    return f'<div class="scroll"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
 
 
 def _provenance(content: dict[str, Any]) -> str:
