@@ -52,6 +52,22 @@ def test_a_data_set_is_predicted_scored_and_goes_on_where_it_stopped(tmp_path, c
     np.testing.assert_array_equal(before.recording, np.sort(before.recording))
 
 
+def test_published_files_say_data_subjects_and_what_to_save(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    for seed, subject in ((0, "1"), (1, "3")):
+        write_hand(tmp_path / "data" / f"{seed}.h5", seed, seconds=1.7, subject=subject)
+    (tmp_path / "pretrain.yml").write_text("data: {eval_subject: [1]}\nlog: {save_result: false}\n")
+    text = f"exper: {{mode: eval, data_dir: {tmp_path / 'data'}}}\nlog: {{save_result: true, save_images: false}}\n"
+    (tmp_path / "eval.yml").write_text(text)
+    files = ["--published", str(tmp_path / "pretrain.yml"), str(tmp_path / "eval.yml")]
+    assert main(["evaluate", "small", *files, "--out", str(tmp_path / "out"), "--no-report"]) == 0, capsys.readouterr()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["protocol"], results["crop"], set(results["subjects"])) == ("evhandpose", "truth", {"1"})
+    kinds = sorted(path.name for path in (tmp_path / "out" / "saved" / "0").iterdir())
+    assert kinds == ["joints", "joints2d", "mesh", "projected"]
+    assert len(list((tmp_path / "out" / "saved" / "0" / "mesh").iterdir())) == results["rows"]
+
+
 def test_what_cannot_be_evaluated_is_told(tmp_path, capsys):
     write_hand(tmp_path / "0.h5", 0, seconds=0.5, subject="2")
     wanted = {

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
@@ -20,8 +20,11 @@ from evhands.evaluation import Crop, Method, PredictConfig, of_subjects, open_me
 from evhands.hand.model import HandModel, load_hand
 from evhands.models.checkpoint import code_version
 from evhands.predictions import Predictions, Protocol, joined, load_predictions, save_predictions
+from evhands.published_config import PublishedConfig, read_published
 from evhands.run_folder import checksum, environment
+from evhands.saved import PUBLISHED_LOG
 from evhands.score_files import Intervals, Saved, score_to
+from evhands.types import InputError
 
 PREDICTIONS = "predictions.npz"
 _TOGETHER = 8
@@ -33,9 +36,9 @@ _TOGETHER_BYTES = 400_000_000
 def evaluate(
     checkpoint: str,
     *,
-    data: list[Path],
+    data: list[Path] | None = None,
     out: Path,
-    protocol: Protocol = "evhands",
+    protocol: Protocol | None = None,
     crop: Crop | None = None,
     subjects: list[str] | None = None,
     mano: Path | None = None,
@@ -48,6 +51,7 @@ def evaluate(
     workers: int = 1,
     device: str = "cpu",
     cache: Path | None = None,
+    published: list[Path] | None = None,
 ) -> str:
     """Predict the hands of a data set, and score them.
 
@@ -58,10 +62,12 @@ def evaluate(
     Args:
         checkpoint: a model that ships with evhands (small), a checkpoint of ours, the folder of a training run, or a
             published checkpoint (.ckpt).
-        data: recordings (.h5), EvRealHands sequence folders, or folders of either; several times if need be.
+        data: recordings (.h5), EvRealHands sequence folders, or folders of either; several times if need be. Left out,
+            the folder that the published files name.
         out: folder to write to.
         protocol: evhandpose is that of the published figures (true crop, 1.2 s of history); evhands scores every
-            labelled time from 100 ms on, and finds the crop in the events.
+            labelled time from 100 ms on, and finds the crop in the events. Left out, evhands, with published files
+            evhandpose.
         crop: truth or detected; left out, truth for evhandpose and detected for evhands.
         subjects: whose recordings; left out, the test subjects 1 and 3 where the data shows them, else all.
         mano: MANO_RIGHT.pkl, where the truth or the checkpoint is of MANO and the checkpoint does not carry it.
@@ -74,7 +80,17 @@ def evaluate(
         workers: processes, each with recordings of its own.
         device: torch device of the network, such as cpu or cuda.
         cache: where recordings of the protocol evhandpose are kept decoded; OUT/cache when left out.
+        published: YAML files of the published code, such as pretrain.yml eval.yml: they say which data, MANO file,
+            subjects and files to save where no other option does.
     """
+    told = None if published is None else read_published(published)
+    if told is not None:
+        protocol, mano = protocol or "evhandpose", mano or (told.hand if told.hand and told.hand.is_file() else None)
+        data = data or ([told.data] if told.data is not None else None)
+        subjects, save = subjects or _subjects(told), save or _saved(told)
+    if not data:
+        raise InputError("Found no data to evaluate. Wanted recordings or folders of them: give --data.")
+    protocol = protocol or "evhands"
     config = PredictConfig(
         protocol=protocol,
         crop=crop or ("truth" if protocol == "evhandpose" else "detected"),
@@ -93,6 +109,18 @@ def evaluate(
         predictions, out, constant=constant, intervals=intervals, report=report, save=save or (), sources=sources,
         hand=method.hand, reading=hand,
     )  # fmt: skip
+
+
+def _subjects(told: PublishedConfig) -> list[str] | None:
+    """`data.eval_subject`, where the files say it."""
+    named = told.values.get("data.eval_subject")
+    return [str(subject) for subject in named] if named else None
+
+
+def _saved(told: PublishedConfig) -> list[Saved]:
+    """What `log.save_result` and its like ask for."""
+    kinds = [kind for name, of in PUBLISHED_LOG.items() if told.log.get(name) for kind in of]
+    return cast(list[Saved], list(dict.fromkeys(kinds)))
 
 
 def _meta(method: Method, config: PredictConfig, sources: Sequence[Path], subjects: Sequence[str]) -> dict[str, Any]:
