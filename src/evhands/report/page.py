@@ -21,8 +21,8 @@ MAIN = {
 SHORT = {
     "mpjpe21": "MPJPE", "pa_mpjpe21": "PA-MPJPE", "mpjpe20": "MPJPE/20", "pa_mpjpe20": "PA-MPJPE/20",
     "mpvpe": "MPVPE", "pa_mpvpe": "PA-MPVPE", "camera_error": "camera space", "depth_error": "depth",
-    "px21": "2D-MPJPE", "px20": "2D-MPJPE/20", "palm20": "2D, palms", "published_px21": "2D-MPJPE, published",
-    "published_palm21": "2D palm-normalised, published", "acceleration_error": "acceleration error",
+    "px21": "2D-MPJPE", "px20": "2D-MPJPE/20", "palm20": "2D, palms", "published_px21": "2D, as published",
+    "published_palm21": "palms, as published", "acceleration_error": "acceleration error",
     "jitter": "jitter", "true_jitter": "jitter of the truth", "found": "hand found",
     "constant_mpjpe21": "constant pose, MPJPE", "constant_pa_mpjpe21": "constant pose, PA-MPJPE",
 }  # fmt: skip
