@@ -70,10 +70,10 @@ class OracleDetector:
     def detect(self, window, camera):
         self.calls += 1
         if window.end_us not in self.poses:
-            return None
+            return ()
         pixels = project(hand_joints(HAND, self.poses[window.end_us]), camera.K)
         low, high = pixels.min(0), pixels.max(0)
-        return Found((low + high) / 2, float((high - low).max()))
+        return (Found((low + high) / 2, float((high - low).max())),)
 
 
 def window(index: int, pose: HandPose | None, count: int = 300, seed: int = 0) -> EventWindow:
@@ -211,7 +211,7 @@ def test_live_chunks_and_a_whole_file_give_the_same_poses(cuts: list[int]) -> No
 
     class Centre:
         def detect(self, window, camera):
-            return Found(np.array([window.events.x.mean(), window.events.y.mean()]), 60.0)
+            return (Found(np.array([window.events.x.mean(), window.events.y.mean()]), 60.0),)
 
     tracker = Tracker(Blind({}), Centre(), HAND, CAMERA)
     edges = [0, *sorted(min(c, len(events)) for c in cuts), len(events)]

@@ -1,13 +1,15 @@
 """The tracker: one pure step from a window of events and a state to a pose and the next state.
 
 A track starts where the detector finds a hand in the events, then follows the crop that its own last pose predicts.
-A still hand makes no events, so a window with few of them keeps the last pose; only a hand that leaves the image or
-poses that the estimator does not believe in end a track. Offline files and live cameras run the same step.
+Where the detector sees the hand in another place, that place is followed too, as a rival, until it is clear which of the
+two explains the events better. A still hand makes no events, so a window with few of them keeps the last pose; only a
+hand that leaves the image, a rival, or poses that nothing speaks for end a track. Offline files and live cameras run
+the same step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -65,27 +67,29 @@ class Detection(Protocol):
 
 @runtime_checkable
 class HandDetector(Protocol):
-    """Finds a hand from the events of a window alone; None where there is none."""
+    """Finds the places where a hand may be from the events of a window alone, the likeliest first; none where there is
+    no hand. Their confidences add up to at most 1."""
 
-    def detect(self, window: EventWindow, camera: Camera) -> Detection | None: ...
+    def detect(self, window: EventWindow, camera: Camera) -> Sequence[Detection]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackerConfig:
     """When a track starts, holds and ends, and how its crop moves.
 
-    min_confidence: a pose below it is doubted; doubt longer than patience_us ends the track.
-    min_detection: the detector starts a track from this confidence up.
+    min_confidence: a pose below it is doubted unless the detector sees the hand there too; doubt longer than
+        patience_us ends the track.
+    min_detection: a place that the detector is so sure of starts a track, or a rival.
     min_events: fewer events in the crop, beyond those of noise, hold the last pose; after recheck_us of that the
-        detector may move the track.
+        detector may move the track, if it is as sure as min_anchor.
     hold_half_life_us: the confidence of a held pose halves in this time.
     lookahead: share of the last motion that the crop is moved ahead by.
     side_smoothing: weight of the new crop size against the old one.
     anchor, min_anchor: weight of the detector's box against the track's own, used from this confidence up: it keeps a
         crop from shrinking onto a single moving finger.
-    min_refined: the first pose of a track moves the detector's crop only if both overlap by so much (intersection over
-        union) and the pose is not doubted. A track that is doubted and overlaps less begins anew in the detector's box.
-    elsewhere: a track moves to where the detector sees a livelier hand after so many windows in a row.
+    min_overlap: two boxes show the same hand if they overlap by so much (intersection over union).
+    takeover: a rival becomes the track when its lead, a sum of logarithms of ratios of confidence, is so large.
+    most_lead: what a single window can add to it: no window alone makes a rival the track.
     min_inside: a track ends when less than this share of its crop is in the image.
     max_distance_m: a crop is never smaller than a fist (9 cm) at this distance.
     min_side_px, max_side: smallest crop in pixels, largest as a multiple of the longer image side.
@@ -96,14 +100,15 @@ class TrackerConfig:
     patience_us: int = 400_000
     min_detection: float = 0.3
     min_events: int = 40
-    recheck_us: int = 500_000
+    recheck_us: int = 200_000
     hold_half_life_us: int = 2_000_000
     lookahead: float = 0.5
     side_smoothing: float = 0.5
     anchor: float = 0.5
     min_anchor: float = 0.8
-    min_refined: float = 0.35
-    elsewhere: int = 5
+    min_overlap: float = 0.35
+    takeover: float = 4.0
+    most_lead: float = 3.0
     min_inside: float = 0.35
     max_distance_m: float = 1.4
     min_side_px: float = 24.0
@@ -129,25 +134,41 @@ class TrackResult:
 
 
 @dataclass(frozen=True)
+class Follower:
+    """A place that is followed from window to window.
+
+    joints_m and previous_joints_m are unfiltered, for the motion of the crop; memory is the estimator's own state.
+    """
+
+    joints_m: Float[np.ndarray, "21 3"]
+    previous_joints_m: Float[np.ndarray, "21 3"]
+    side_px: float
+    memory: Any
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Another place that the hand may be in, and how much more speaks for it than for the track, so far."""
+
+    follower: Follower
+    lead: float
+
+
+@dataclass(frozen=True)
 class TrackerState:
     """All that the next step needs; `TrackerState()` is a tracker that has seen nothing.
 
-    memory: the estimator's own state. joints_m and previous_joints_m are unfiltered, for the motion of the crop.
-    doubted_since_us, held_since_us: when low confidence, or stillness, began.
+    doubted_since_us, held_since_us: when low confidence, or stillness, began. recent: the events of the last
+    `longest_us`.
     """
 
     last: TrackResult | None = None
-    joints_m: Float[np.ndarray, "21 3"] | None = None
-    previous_joints_m: Float[np.ndarray, "21 3"] | None = None
-    side_px: float = 0.0
-    memory: Any = None
+    follower: Follower | None = None
+    rival: Rival | None = None
     smoothing: SmoothingState | None = None
     doubted_since_us: int | None = None
     held_since_us: int | None = None
-    elsewhere: int = 0
-    """Windows in a row in which the detector saw a livelier hand in another place."""
     recent: Events | None = None
-    """The events of the last `longest_us`."""
 
 
 @dataclass(frozen=True)
@@ -170,20 +191,49 @@ def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[Tr
 
 def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     assert state.recent is not None
-    inputs = tracker.estimator.input_config
-    if state.last is None or state.joints_m is None:
-        return _search(tracker, filled_window(window, state.recent, None, tracker.camera, inputs))
-    box = next_box(state, tracker.camera, inputs.crop_scale, tracker.config)
-    if not _plausible(box, tracker.camera, tracker.config):
-        return _search(tracker, window)
-    filled = filled_window(window, state.recent, box, tracker.camera, inputs)
-    noise = noise_density(window) * min(box.side_px**2, tracker.camera.size[0] * tracker.camera.size[1])
-    if events_inside(window, box, tracker.camera) < tracker.config.min_events + NOISE_MARGIN * noise:
-        return _hold(tracker, window, state, box)
-    box, state = _anchored(tracker, filled, box, state)
-    if state.elsewhere >= tracker.config.elsewhere:
-        return _search(tracker, filled)
-    return _follow(tracker, filled, state, box)
+    camera, config = tracker.camera, tracker.config
+    seen = _Seen(window, state.recent, _detections(tracker, window, state.recent))
+    if state.last is None or state.follower is None:
+        return _search(tracker, seen)
+    box = next_box(state.follower, camera, tracker.estimator.input_config.crop_scale, config)
+    if not _plausible(box, camera, config):
+        return _search(tracker, seen)
+    noise = noise_density(window) * min(box.side_px**2, camera.size[0] * camera.size[1])
+    if events_inside(window, box, camera) < config.min_events + NOISE_MARGIN * noise:
+        return _hold(tracker, seen, state, box)
+    there = _place_at(tracker, seen, box)
+    look = _look(tracker, seen, _anchored(tracker, box, there), state.follower)
+    rival = _rival(tracker, seen, state.rival, look, there)
+    if rival is not None and rival[1].lead >= config.takeover:
+        return _given(tracker, seen, rival[0], TrackerState(), "found")
+    return _go_on(tracker, seen, replace(state, rival=rival and rival[1]), look, there)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What a step is given: the window, the events before it, and where the detector sees hands in them."""
+
+    window: EventWindow
+    recent: Events
+    detections: tuple[Place, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A detection as a crop."""
+
+    box: CropBox
+    confidence: float
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What the estimator says of a crop."""
+
+    box: CropBox
+    pose: HandPose
+    confidence: float
+    follower: Follower
 
 
 def track_windows(
@@ -238,33 +288,61 @@ def hand_mesh(hand: HandModel, pose: HandPose) -> HandMesh:
     return HandMesh(mesh.vertices.numpy(), mesh.joints.numpy(), mesh.faces.numpy())
 
 
-def next_box(state: TrackerState, camera: Camera, crop_scale: float, config: TrackerConfig) -> CropBox:
+def next_box(follower: Follower, camera: Camera, crop_scale: float, config: TrackerConfig) -> CropBox:
     """The crop for the next window: the last joints moved on a little, the size changing slowly."""
-    assert state.joints_m is not None
-    previous = state.joints_m if state.previous_joints_m is None else state.previous_joints_m
-    ahead = state.joints_m + config.lookahead * (state.joints_m - previous)
+    ahead = follower.joints_m + config.lookahead * (follower.joints_m - follower.previous_joints_m)
     if ahead[:, 2].min() < 0.02:
-        ahead = state.joints_m
+        ahead = follower.joints_m
     box = joints_box(ahead, camera, crop_scale)
-    side = state.side_px + config.side_smoothing * (box.side_px - state.side_px)
+    side = follower.side_px + config.side_smoothing * (box.side_px - follower.side_px)
     return CropBox(box.centre_px, max(side, least_side_px(camera, crop_scale, config)))
 
 
-def _anchored(tracker: Tracker, window: EventWindow, box: CropBox, state: TrackerState) -> tuple[CropBox, TrackerState]:
-    """The track's crop drawn towards the detector's, or one more window in which the hand seems to be elsewhere."""
+def _place_at(tracker: Tracker, seen: _Seen, box: CropBox) -> Place | None:
+    """Where the detector sees the hand of a crop."""
+    return next((d for d in seen.detections if overlap(d.box, box) >= tracker.config.min_overlap), None)
+
+
+def _anchored(tracker: Tracker, box: CropBox, there: Place | None) -> CropBox:
+    """The track's crop drawn towards the detector's."""
+    if there is None or there.confidence < tracker.config.min_anchor:
+        return box
+    weight = tracker.config.anchor
+    centre = box.centre_px + weight * (there.box.centre_px - box.centre_px)
+    return CropBox(centre, box.side_px + weight * (there.box.side_px - box.side_px))
+
+
+def _rival(
+    tracker: Tracker, seen: _Seen, rival: Rival | None, track: _Look, there: Place | None
+) -> tuple[_Look, Rival] | None:
+    """The place that may be better than the track's, with its lead; None where nothing speaks for one.
+
+    there: what the detector sees at the track. Estimator and detector each say how sure they are of both places; their
+    ratios are added up over windows as logarithms, as in a sequential test of two hypotheses.
+    """
     config = tracker.config
-    detection = _detect(tracker, window)
-    if detection is None or detection.confidence < config.min_anchor:
-        return box, replace(state, elsewhere=0)
-    found = _detected_box(detection, tracker.estimator.input_config.crop_scale, tracker.camera, config)
-    if state.doubted_since_us is not None and overlap(found, box) < config.min_refined:
-        # What the network remembers is of another place.
-        return found, replace(state, elsewhere=0, memory=tracker.estimator.initial_state(1))
-    if overlap(found, box) < 0.2:
-        livelier = events_inside(window, found, tracker.camera) > 2 * events_inside(window, box, tracker.camera)
-        return box, replace(state, elsewhere=state.elsewhere + 1 if livelier else 0)
-    centre = box.centre_px + config.anchor * (found.centre_px - box.centre_px)
-    return CropBox(centre, box.side_px + config.anchor * (found.side_px - box.side_px)), replace(state, elsewhere=0)
+    other = next((d for d in seen.detections if overlap(d.box, track.box) < config.min_overlap), None)
+    look, lead, shown = None, 0.0, None
+    if rival is not None:
+        box = next_box(rival.follower, tracker.camera, tracker.estimator.input_config.crop_scale, config)
+        shown = _place_at(tracker, seen, box)
+        kept = other is None or shown is not None or other.confidence < config.min_detection
+        if kept and _plausible(box, tracker.camera, config):
+            look, lead = _look(tracker, seen, _anchored(tracker, box, shown), rival.follower), rival.lead
+    if look is None and other is not None and other.confidence >= config.min_detection:
+        look, shown = _first_look(tracker, seen, other.box), other
+    if look is None or overlap(look.box, track.box) > 0.8:
+        return None
+    gain = _log_ratio(look.confidence, track.confidence)
+    if shown is not there:
+        gain += _log_ratio(shown.confidence if shown else 0.0, there.confidence if there else 0.0)
+    lead += float(np.clip(gain, -config.most_lead, config.most_lead))
+    return None if lead < 0 else (look, Rival(look.follower, lead))
+
+
+def _log_ratio(first: float, second: float) -> float:
+    """Confidences below 0.05 are all alike: nobody is surer than that."""
+    return float(np.log(max(first, 0.05) / max(second, 0.05)))
 
 
 def least_side_px(camera: Camera, crop_scale: float, config: TrackerConfig) -> float:
@@ -272,95 +350,103 @@ def least_side_px(camera: Camera, crop_scale: float, config: TrackerConfig) -> f
     return max(config.min_side_px, crop_scale * 0.09 * float(camera.K[0, 0]) / config.max_distance_m)
 
 
-def _search(tracker: Tracker, window: EventWindow) -> tuple[TrackResult, TrackerState]:
-    """Ask the detector; on a hit predict twice, because the crop of the first pose is better than the detector's."""
-    nothing = TrackResult(window.end_us, "searching", 0.0, len(window.events)), TrackerState()
-    detection = _detect(tracker, window)
-    if detection is None:
-        return nothing
-    crop_scale = tracker.estimator.input_config.crop_scale
-    box = _detected_box(detection, crop_scale, tracker.camera, tracker.config)
-    prediction, _ = _predict(tracker, window, box, tracker.estimator.initial_state(1))
-    joints = hand_joints(tracker.hand, prediction.pose)
-    if not _sane(joints):
-        return nothing
-    refined = joints_box(joints, tracker.camera, crop_scale)
-    believed = float(prediction.confidence) >= tracker.config.min_confidence
-    if (
-        believed
-        and _plausible(refined, tracker.camera, tracker.config)
-        and overlap(refined, box) > tracker.config.min_refined
-    ):
-        box = CropBox(
-            refined.centre_px, max(refined.side_px, least_side_px(tracker.camera, crop_scale, tracker.config))
-        )
-    start = TrackerState(side_px=box.side_px, memory=tracker.estimator.initial_state(1))
-    return _follow(tracker, window, start, box, status="found")
+def _search(tracker: Tracker, seen: _Seen) -> tuple[TrackResult, TrackerState]:
+    """Start a track in the place that detector and estimator together are surest of."""
+    window, config = seen.window, tracker.config
+    looks = [(_first_look(tracker, seen, d.box), d) for d in seen.detections if d.confidence >= config.min_detection]
+    looks = [(look, d) for look, d in looks if look.confidence > 0]
+    if not looks:
+        return TrackResult(window.end_us, "searching", 0.0, len(window.events)), TrackerState()
+    best = max(looks, key=lambda pair: pair[0].confidence * pair[1].confidence)[0]
+    return _given(tracker, seen, best, TrackerState(), "found")
 
 
-def _follow(
-    tracker: Tracker, window: EventWindow, state: TrackerState, box: CropBox, status: Status = "tracked"
-) -> tuple[TrackResult, TrackerState]:
-    prediction, memory = _predict(tracker, window, box, state.memory)
+def _first_look(tracker: Tracker, seen: _Seen, box: CropBox) -> _Look:
+    """Predict twice, because the crop of the first pose is better than the detector's."""
+    config, crop_scale = tracker.config, tracker.estimator.input_config.crop_scale
+    look = _look(tracker, seen, box, None)
+    if look.confidence < config.min_confidence:
+        return look
+    refined = joints_box(look.follower.joints_m, tracker.camera, crop_scale)
+    if not _plausible(refined, tracker.camera, config) or overlap(refined, box) <= config.min_overlap:
+        return look
+    side = max(refined.side_px, least_side_px(tracker.camera, crop_scale, config))
+    return _look(tracker, seen, CropBox(refined.centre_px, side), None)
+
+
+def _look(tracker: Tracker, seen: _Seen, box: CropBox, before: Follower | None) -> _Look:
+    """Ask the estimator about a crop; a pose that cannot be has the confidence 0."""
+    inputs, camera = tracker.estimator.input_config, tracker.camera
+    crop = crop_camera(camera, box.centre_px, box.side_px, inputs.size_px)
+    memory = tracker.estimator.initial_state(1) if before is None else before.memory
+    filled = filled_window(seen.window, seen.recent, box, camera, inputs)
+    prediction, memory = tracker.estimator.predict(filled, camera, crop, memory, tracker.hand.side)
     joints = hand_joints(tracker.hand, prediction.pose)
     confidence = float(prediction.confidence) if _sane(joints) else 0.0
-    doubted = confidence < tracker.config.min_confidence
+    follower = Follower(joints, joints if before is None else before.joints_m, box.side_px, memory)
+    return _Look(box, prediction.pose, confidence, follower)
+
+
+def _go_on(
+    tracker: Tracker, seen: _Seen, state: TrackerState, look: _Look, there: Place | None
+) -> tuple[TrackResult, TrackerState]:
+    """The track's next pose, unless nothing has spoken for the track for a while."""
+    config, window = tracker.config, seen.window
+    supported = there is not None and there.confidence >= config.min_detection
+    if look.confidence > 0 and (supported or look.confidence >= config.min_confidence):
+        return _given(tracker, seen, look, replace(state, doubted_since_us=None), "tracked")
     since = state.doubted_since_us if state.doubted_since_us is not None else window.end_us
-    if doubted and (window.end_us - since >= tracker.config.patience_us or not _sane(joints)):
-        # One more look only when this was a running track: a fresh detection has just been tried.
-        if status == "tracked":
-            return _search(tracker, window)
-        return TrackResult(window.end_us, "searching", 0.0, len(window.events)), TrackerState()
-    pose, smoothing, shown = prediction.pose, None, joints
+    if look.confidence == 0 or window.end_us - since >= config.patience_us:
+        return _search(tracker, seen)
+    return _given(tracker, seen, look, replace(state, doubted_since_us=since), "tracked")
+
+
+def _given(
+    tracker: Tracker, seen: _Seen, look: _Look, state: TrackerState, status: Status
+) -> tuple[TrackResult, TrackerState]:
+    """The pose of a look, filtered, as the result of a step."""
+    pose, smoothing, shown = look.pose, None, look.follower.joints_m
     if tracker.config.smoothing is not None:
-        pose, smoothing = smooth_pose(pose, window.end_us, state.smoothing, tracker.config.smoothing)
+        pose, smoothing = smooth_pose(pose, seen.window.end_us, state.smoothing, tracker.config.smoothing)
         shown = hand_joints(tracker.hand, pose)
-    result = TrackResult(window.end_us, status, confidence, len(window.events), pose, shown, box)
-    return result, TrackerState(
-        result, joints, state.joints_m, box.side_px, memory, smoothing, since if doubted else None
-    )
+    events = len(seen.window.events)
+    result = TrackResult(seen.window.end_us, status, look.confidence, events, pose, shown, look.box)
+    return result, replace(state, last=result, follower=look.follower, smoothing=smoothing, held_since_us=None)
 
 
-def _hold(tracker: Tracker, window: EventWindow, state: TrackerState, box: CropBox) -> tuple[TrackResult, TrackerState]:
+def _hold(tracker: Tracker, seen: _Seen, state: TrackerState, box: CropBox) -> tuple[TrackResult, TrackerState]:
     """Keep the last pose; after a while let the detector move the track to where a hand does make events."""
-    assert state.last is not None
+    assert state.last is not None and state.follower is not None
+    window, config = seen.window, tracker.config
     since = state.held_since_us if state.held_since_us is not None else window.start_us
-    if window.end_us - since >= tracker.config.recheck_us and len(window.events) >= tracker.config.min_events:
-        detection = _detect(tracker, window)
-        crop_scale = tracker.estimator.input_config.crop_scale
-        if (
-            detection is not None
-            and overlap(_detected_box(detection, crop_scale, tracker.camera, tracker.config), box) < 0.3
-        ):
-            return _search(tracker, window)
-    decay = 0.5 ** ((window.end_us - state.last.t_us) / tracker.config.hold_half_life_us)
+    if window.end_us - since >= config.recheck_us and seen.detections:
+        best = seen.detections[0]
+        if best.confidence >= config.min_anchor and overlap(best.box, box) < config.min_overlap:
+            return _search(tracker, seen)
+    decay = 0.5 ** ((window.end_us - state.last.t_us) / config.hold_half_life_us)
+    confidence = state.last.confidence * decay
     result = replace(
-        state.last,
-        t_us=window.end_us,
-        status="held",
-        confidence=state.last.confidence * decay,
-        events=len(window.events),
+        state.last, t_us=window.end_us, status="held", confidence=confidence, events=len(window.events)
     )
-    return result, replace(state, last=result, previous_joints_m=state.joints_m, held_since_us=since)
+    still = replace(state.follower, previous_joints_m=state.follower.joints_m)
+    return result, replace(state, last=result, follower=still, rival=None, held_since_us=since)
 
 
-def _detect(tracker: Tracker, window: EventWindow) -> Detection | None:
+def _detections(tracker: Tracker, window: EventWindow, recent: Events) -> tuple[Place, ...]:
+    """Where the detector sees hands, surest first; it looks at windows filled as those that it was trained on."""
     if len(window.events) < tracker.config.min_events:
-        return None
-    detection = tracker.detector.detect(window, tracker.camera)
-    if detection is None or detection.confidence < tracker.config.min_detection:
-        return None
-    return detection
+        return ()
+    inputs = tracker.estimator.input_config
+    filled = filled_window(window, recent, None, tracker.camera, inputs)
+    found = tracker.detector.detect(filled, tracker.camera)
+    return tuple(
+        Place(_detected_box(d, inputs.crop_scale, tracker.camera, tracker.config), float(d.confidence)) for d in found
+    )
 
 
 def _detected_box(detection: Detection, crop_scale: float, camera: Camera, config: TrackerConfig) -> CropBox:
     side = max(float(detection.extent_px) * crop_scale, least_side_px(camera, crop_scale, config))
     return CropBox(np.asarray(detection.centre_px, np.float64), side)
-
-
-def _predict(tracker: Tracker, window: EventWindow, box: CropBox, memory: Any) -> tuple[Prediction, Any]:
-    crop = crop_camera(tracker.camera, box.centre_px, box.side_px, tracker.estimator.input_config.size_px)
-    return tracker.estimator.predict(window, tracker.camera, crop, memory, tracker.hand.side)
 
 
 def _plausible(box: CropBox, camera: Camera, config: TrackerConfig) -> bool:
