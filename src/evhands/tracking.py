@@ -81,12 +81,12 @@ class TrackerConfig:
         patience_us ends the track.
     min_detection: a place that the detector is so sure of starts a track, or a rival.
     min_events: fewer events in the crop, beyond those of noise, hold the last pose; after recheck_us of that the
-        detector may move the track, if it is as sure as min_anchor.
+        detector may move the track, if it is as sure as `sure`.
     hold_half_life_us: the confidence of a held pose halves in this time.
     lookahead: share of the last motion that the crop is moved ahead by.
     side_smoothing: weight of the new crop size against the old one.
-    anchor, min_anchor: weight of the detector's box against the track's own, used from this confidence up: it keeps a
-        crop from shrinking onto a single moving finger.
+    anchor: weight of the detector's box against the track's own, where the detector is quite sure. Its boxes do not
+        depend on those before, so that no crop can shrink by itself, as onto a single moving finger.
     min_overlap: two boxes show the same hand if they overlap by so much (intersection over union).
     takeover: a rival becomes the track when its lead, a sum of logarithms of ratios of confidence, is so large.
     most_lead: what a single window can add to it: no window alone makes a rival the track.
@@ -104,9 +104,9 @@ class TrackerConfig:
     hold_half_life_us: int = 2_000_000
     lookahead: float = 0.5
     side_smoothing: float = 0.5
-    anchor: float = 0.5
-    min_anchor: float = 0.8
-    min_overlap: float = 0.35
+    anchor: float = 0.9
+    sure: float = 0.8
+    min_overlap: float = 0.2
     takeover: float = 4.0
     most_lead: float = 3.0
     min_inside: float = 0.35
@@ -304,12 +304,12 @@ def _place_at(tracker: Tracker, seen: _Seen, box: CropBox) -> Place | None:
 
 
 def _anchored(tracker: Tracker, box: CropBox, there: Place | None) -> CropBox:
-    """The track's crop drawn towards the detector's."""
-    if there is None or there.confidence < tracker.config.min_anchor:
+    """The track's crop drawn towards the detector's, as far as the detector is sure."""
+    if there is None:
         return box
-    weight = tracker.config.anchor
+    weight = tracker.config.anchor * there.confidence
     centre = box.centre_px + weight * (there.box.centre_px - box.centre_px)
-    return CropBox(centre, box.side_px + weight * (there.box.side_px - box.side_px))
+    return CropBox(centre, box.side_px * (there.box.side_px / box.side_px) ** weight)
 
 
 def _rival(
@@ -330,7 +330,7 @@ def _rival(
         if kept and _plausible(box, tracker.camera, config):
             look, lead = _look(tracker, seen, _anchored(tracker, box, shown), rival.follower), rival.lead
     if look is None and other is not None and other.confidence >= config.min_detection:
-        look, shown = _first_look(tracker, seen, other.box), other
+        look, shown = _first_look(tracker, seen, other), other
     if look is None or overlap(look.box, track.box) > 0.8:
         return None
     gain = _log_ratio(look.confidence, track.confidence)
@@ -353,7 +353,7 @@ def least_side_px(camera: Camera, crop_scale: float, config: TrackerConfig) -> f
 def _search(tracker: Tracker, seen: _Seen) -> tuple[TrackResult, TrackerState]:
     """Start a track in the place that detector and estimator together are surest of."""
     window, config = seen.window, tracker.config
-    looks = [(_first_look(tracker, seen, d.box), d) for d in seen.detections if d.confidence >= config.min_detection]
+    looks = [(_first_look(tracker, seen, d), d) for d in seen.detections if d.confidence >= config.min_detection]
     looks = [(look, d) for look, d in looks if look.confidence > 0]
     if not looks:
         return TrackResult(window.end_us, "searching", 0.0, len(window.events)), TrackerState()
@@ -361,17 +361,16 @@ def _search(tracker: Tracker, seen: _Seen) -> tuple[TrackResult, TrackerState]:
     return _given(tracker, seen, best, TrackerState(), "found")
 
 
-def _first_look(tracker: Tracker, seen: _Seen, box: CropBox) -> _Look:
-    """Predict twice, because the crop of the first pose is better than the detector's."""
+def _first_look(tracker: Tracker, seen: _Seen, place: Place) -> _Look:
+    """Predict twice: the second time in a crop that the first pose has a part in."""
     config, crop_scale = tracker.config, tracker.estimator.input_config.crop_scale
-    look = _look(tracker, seen, box, None)
+    look = _look(tracker, seen, place.box, None)
     if look.confidence < config.min_confidence:
         return look
     refined = joints_box(look.follower.joints_m, tracker.camera, crop_scale)
-    if not _plausible(refined, tracker.camera, config) or overlap(refined, box) <= config.min_overlap:
+    if not _plausible(refined, tracker.camera, config) or overlap(refined, place.box) <= config.min_overlap:
         return look
-    side = max(refined.side_px, least_side_px(tracker.camera, crop_scale, config))
-    return _look(tracker, seen, CropBox(refined.centre_px, side), None)
+    return _look(tracker, seen, _anchored(tracker, refined, place), None)
 
 
 def _look(tracker: Tracker, seen: _Seen, box: CropBox, before: Follower | None) -> _Look:
@@ -421,7 +420,7 @@ def _hold(tracker: Tracker, seen: _Seen, state: TrackerState, box: CropBox) -> t
     since = state.held_since_us if state.held_since_us is not None else window.start_us
     if window.end_us - since >= config.recheck_us and seen.detections:
         best = seen.detections[0]
-        if best.confidence >= config.min_anchor and overlap(best.box, box) < config.min_overlap:
+        if best.confidence >= config.sure and overlap(best.box, box) < config.min_overlap:
             return _search(tracker, seen)
     decay = 0.5 ** ((window.end_us - state.last.t_us) / config.hold_half_life_us)
     confidence = state.last.confidence * decay
