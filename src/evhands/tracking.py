@@ -85,8 +85,6 @@ class TrackerConfig:
     hold_half_life_us: the confidence of a held pose halves in this time.
     lookahead: share of the last motion that the crop is moved ahead by.
     side_smoothing: weight of the new crop size against the old one.
-    anchor: weight of the detector's box against the track's own, where the detector is quite sure. Its boxes do not
-        depend on those before, so that no crop can shrink by itself, as onto a single moving finger.
     min_overlap: two boxes show the same hand if they overlap by so much (intersection over union).
     takeover: a rival becomes the track when its lead, a sum of logarithms of ratios of confidence, is so large.
     most_lead: what a single window can add to it: no window alone makes a rival the track.
@@ -104,7 +102,6 @@ class TrackerConfig:
     hold_half_life_us: int = 2_000_000
     lookahead: float = 0.5
     side_smoothing: float = 0.5
-    anchor: float = 0.9
     sure: float = 0.8
     min_overlap: float = 0.2
     takeover: float = 4.0
@@ -144,6 +141,7 @@ class Follower:
     previous_joints_m: Float[np.ndarray, "21 3"]
     side_px: float
     memory: Any
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -202,7 +200,7 @@ def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[T
     if events_inside(window, box, camera) < config.min_events + NOISE_MARGIN * noise:
         return _hold(tracker, seen, state, box)
     there = _place_at(tracker, seen, box)
-    look = _look(tracker, seen, _anchored(tracker, box, there), state.follower)
+    look = _look(tracker, seen, _anchored(tracker, box, state.follower.confidence, there), state.follower)
     rival = _rival(tracker, seen, state.rival, look, there)
     if rival is not None and rival[1].lead >= config.takeover:
         return _given(tracker, seen, rival[0], TrackerState(), "found")
@@ -303,11 +301,15 @@ def _place_at(tracker: Tracker, seen: _Seen, box: CropBox) -> Place | None:
     return next((d for d in seen.detections if overlap(d.box, box) >= tracker.config.min_overlap), None)
 
 
-def _anchored(tracker: Tracker, box: CropBox, there: Place | None) -> CropBox:
-    """The track's crop drawn towards the detector's, as far as the detector is sure."""
+def _anchored(tracker: Tracker, box: CropBox, confidence: float, there: Place | None) -> CropBox:
+    """A crop that comes from a pose of some confidence, drawn towards the detector's: as far as the detector is sure,
+    and the estimator is not.
+
+    The detector's boxes do not depend on those before, so that no crop shrinks by itself, as onto a moving finger.
+    """
     if there is None:
         return box
-    weight = tracker.config.anchor * there.confidence
+    weight = there.confidence * (1 - confidence)
     centre = box.centre_px + weight * (there.box.centre_px - box.centre_px)
     return CropBox(centre, box.side_px * (there.box.side_px / box.side_px) ** weight)
 
@@ -328,7 +330,7 @@ def _rival(
         shown = _place_at(tracker, seen, box)
         kept = other is None or shown is not None or other.confidence < config.min_detection
         if kept and _plausible(box, tracker.camera, config):
-            look, lead = _look(tracker, seen, _anchored(tracker, box, shown), rival.follower), rival.lead
+            look, lead = _look(tracker, seen, _anchored(tracker, box, rival.follower.confidence, shown), rival.follower), rival.lead
     if look is None and other is not None and other.confidence >= config.min_detection:
         look, shown = _first_look(tracker, seen, other), other
     if look is None or overlap(look.box, track.box) > 0.8:
@@ -370,7 +372,7 @@ def _first_look(tracker: Tracker, seen: _Seen, place: Place) -> _Look:
     refined = joints_box(look.follower.joints_m, tracker.camera, crop_scale)
     if not _plausible(refined, tracker.camera, config) or overlap(refined, place.box) <= config.min_overlap:
         return look
-    return _look(tracker, seen, _anchored(tracker, refined, place), None)
+    return _look(tracker, seen, _anchored(tracker, refined, look.confidence, place), None)
 
 
 def _look(tracker: Tracker, seen: _Seen, box: CropBox, before: Follower | None) -> _Look:
@@ -382,7 +384,7 @@ def _look(tracker: Tracker, seen: _Seen, box: CropBox, before: Follower | None) 
     prediction, memory = tracker.estimator.predict(filled, camera, crop, memory, tracker.hand.side)
     joints = hand_joints(tracker.hand, prediction.pose)
     confidence = float(prediction.confidence) if _sane(joints) else 0.0
-    follower = Follower(joints, joints if before is None else before.joints_m, box.side_px, memory)
+    follower = Follower(joints, joints if before is None else before.joints_m, box.side_px, memory, confidence)
     return _Look(box, prediction.pose, confidence, follower)
 
 
