@@ -243,10 +243,10 @@ def test_no_window_alone_moves_a_track() -> None:
 
 
 def test_a_crop_does_not_shrink_by_itself() -> None:
-    """The estimator sees every hand two thirds as large as it is, as when only a finger moves."""
+    """An unsure estimator sees every hand two thirds as large as it is, as when only a finger moves."""
     windows, tracker, detector = scene([0.0] * 30)
     small = {t: pose_at(0.0, 0.9) for t in detector.poses}
-    results = run(windows, replace(tracker, estimator=Oracle(small)))
+    results = run(windows, replace(tracker, estimator=Oracle(small, 0.2)))
     pixels = project(hand_joints(HAND, pose_at(0.0)), CAMERA.K)
     wanted = 1.7 * float((pixels.max(0) - pixels.min(0)).max())
     assert all(r.box.side_px > 0.8 * wanted for r in results)
