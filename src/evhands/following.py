@@ -178,7 +178,7 @@ def place_at(tracker: Tracker, seen: Seen, box: CropBox) -> Place | None:
     return next((d for d in seen.detections if overlap(d.box, box) >= tracker.config.min_overlap), None)
 
 
-def anchored(tracker: Tracker, box: CropBox, confidence: float, there: Place | None) -> CropBox:
+def anchored(box: CropBox, confidence: float, there: Place | None) -> CropBox:
     """A crop that comes from a pose of some confidence, drawn towards the detector's: as far as the detector is sure,
     and the estimator is not.
 
@@ -207,10 +207,8 @@ def next_rival(
         shown = place_at(tracker, seen, box)
         kept = other is None or shown is not None or other.confidence < config.min_detection
         if kept and plausible(box, tracker.camera, config):
-            look, lead = (
-                look_at(tracker, seen, anchored(tracker, box, rival.follower.confidence, shown), rival.follower),
-                rival.lead,
-            )
+            box = anchored(box, rival.follower.confidence, shown)
+            look, lead = look_at(tracker, seen, box, rival.follower), rival.lead
     if look is None and other is not None and other.confidence >= config.min_detection:
         look, shown = first_look(tracker, seen, other), other
     if look is None or overlap(look.box, track.box) > 0.8:
@@ -241,7 +239,7 @@ def first_look(tracker: Tracker, seen: Seen, place: Place) -> Look:
     refined = joints_box(look.follower.joints_m, tracker.camera, crop_scale)
     if not plausible(refined, tracker.camera, config) or overlap(refined, place.box) <= config.min_overlap:
         return look
-    return look_at(tracker, seen, anchored(tracker, refined, look.confidence, place), None)
+    return look_at(tracker, seen, anchored(refined, look.confidence, place), None)
 
 
 def look_at(tracker: Tracker, seen: Seen, box: CropBox, before: Follower | None) -> Look:

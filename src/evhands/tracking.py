@@ -107,7 +107,7 @@ def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[T
     if events_inside(window, box, camera) < config.min_events + NOISE_MARGIN * noise:
         return _hold(tracker, seen, state, box)
     there = place_at(tracker, seen, box)
-    look = look_at(tracker, seen, anchored(tracker, box, state.follower.confidence, there), state.follower)
+    look = look_at(tracker, seen, anchored(box, state.follower.confidence, there), state.follower)
     rival = next_rival(tracker, seen, state.rival, look, there)
     if rival is not None and rival[1].lead >= config.takeover:
         return _given(tracker, seen, rival[0], TrackerState(), "found")
