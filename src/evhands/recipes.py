@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from evhands.data.row_augment import augmented, moved
+from evhands.data.recrop import recropped
 from evhands.data.shards import Pool, drawn
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.detector import (
@@ -83,6 +84,10 @@ class TrainConfig(LoopConfig):
     """Largest share of the pixels of a window that augmentation empties, as a sensor with a higher threshold would."""
     noise: float = 0.01
     """Largest share of the pixels that augmentation sets at random."""
+    zoom: float = 0.3
+    shift: float = 0.06
+    """Each clip is seen through a crop of another size (standard deviation of its binary logarithm) that lies
+    elsewhere (in crop sides): a tracker's crops are far less sure than the jitter of the shards."""
 
 
 @dataclass(frozen=True)
@@ -98,18 +103,21 @@ class Lanes:
     """(B,) 1 or 2: every window, or every other."""
     memory: Tensor
     """Of the network, one a lane; zero where a clip begins."""
+    crops: np.ndarray
+    """(B, 3) how each clip's crops are cut anew, see `evhands.data.recrop`."""
 
     def state(self) -> Tensors:
         """As tensors, to be saved with a run."""
         rows = torch.from_numpy(self.rows.view(np.uint8).reshape(len(self.rows), -1).copy())
         return {"rows": rows, "next": torch.from_numpy(self.next), "stride": torch.from_numpy(self.stride),
-                "memory": self.memory}  # fmt: skip
+                "memory": self.memory, "crops": torch.from_numpy(self.crops)}  # fmt: skip
 
     @classmethod
     def of(cls, state: Tensors, dtype: np.dtype) -> Lanes:
         """From what `state` gave."""
         rows = state["rows"].numpy().reshape(-1).view(dtype)
-        return cls(rows, state["next"].numpy(), state["stride"].numpy(), state["memory"])
+        others = (state[name].numpy() for name in ("next", "stride"))
+        return cls(rows, *others, state["memory"], state["crops"].numpy())
 
 
 class Task(nn.Module, ABC):
@@ -198,7 +206,7 @@ class SmallTask(Task):
     def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, Lanes]:
         lanes = self._advanced(pool, rng, lanes)
         chosen = lanes.next[:, None] + lanes.stride[:, None] * np.arange(self.config.windows)
-        batch = self.batch(lanes.rows, chosen, rng) | {"memory": lanes.memory}
+        batch = self.batch(lanes.rows, chosen, rng, lanes.crops) | {"memory": lanes.memory}
         return batch, dataclasses.replace(lanes, next=chosen[:, -1] + lanes.stride)
 
     def share(self, batch: Tensors, processes: Processes) -> tuple[Tensors, float]:
@@ -220,21 +228,35 @@ class SmallTask(Task):
             count = max(self.config.images // length, 2)
             rows, stride = pool.take(rng.integers(0, len(pool), count)), _strides(rng, count)
             last = rows["lnes"].shape[1] - stride * (length - 1)
-            return Lanes(rows, rng.integers(0, last), stride, self.model.initial_state(count))
+            return Lanes(rows, rng.integers(0, last), stride, self.model.initial_state(count), self._crops(rng, count))
         ended = np.flatnonzero(lanes.next + lanes.stride * (length - 1) >= lanes.rows["lnes"].shape[1])
         rows, next_, stride, memory = lanes.rows.copy(), lanes.next.copy(), lanes.stride.copy(), lanes.memory.clone()
+        crops = lanes.crops.copy()
         if len(ended):
             rows[ended] = pool.take(rng.integers(0, len(pool), len(ended)))
             next_[ended], stride[ended], memory[ended] = 0, _strides(rng, len(ended)), 0.0
-        return Lanes(rows, next_, stride, memory)
+            crops[ended] = self._crops(rng, len(ended))
+        return Lanes(rows, next_, stride, memory, crops)
 
-    def batch(self, rows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
-        """Tensors (T, B, ...) of the windows `chosen` (B, T) of some rows, augmented where a generator is given."""
+    def _crops(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        size = np.exp2(self.config.zoom * rng.standard_normal((count, 1)))
+        return np.hstack([size, self.config.shift * rng.standard_normal((count, 2))])
+
+    def batch(
+        self, rows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator | None = None,
+        crops: np.ndarray | None = None,
+    ) -> Tensors:  # fmt: skip
+        """Tensors (T, B, ...) of the windows `chosen` (B, T) of some rows, augmented where a generator is given and
+        seen through other crops (B, 3) where these are."""
         lane = np.arange(len(rows))[:, None]
-        lnes = rows["lnes"][lane, chosen].astype(np.float32) / 255
+        lnes, K = rows["lnes"][lane, chosen], rows["K"][lane, chosen]
+        if crops is not None:
+            lnes, K = recropped(lnes, K, crops)
+        lnes = lnes.astype(np.float32) / 255
         if rng is not None:
             lnes = augmented(lnes, rng, self.config.thinning, self.config.noise)
-        values = {name: rows[name][lane, chosen] for name in ("K", "joints", "orientation", "rotvecs")} | {"lnes": lnes}
+        values = {name: rows[name][lane, chosen] for name in ("joints", "orientation", "rotvecs")}
+        values |= {"K": K, "lnes": lnes}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(np.swapaxes(v, 0, 1))) for name, v in values.items()}
         shape = torch.from_numpy(np.ascontiguousarray(rows["shape"]))
         return tensors | {"shape": shape.expand(chosen.shape[1], -1, -1)}
