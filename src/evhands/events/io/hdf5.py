@@ -29,6 +29,7 @@ _DSEC_SIZE = (640, 480)
 _NAMES = (("x", "xs"), ("y", "ys"), ("t", "ts"), ("p", "ps"))
 _DATASET_CHUNK = 1 << 16
 _MAX_INDEX_MS = 100_000_000
+_INDEX_PIECE = 1 << 20
 _LZF_FILTER = 32_000
 _FIRST_PLUGIN_FILTER = 256
 _ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
@@ -75,8 +76,9 @@ class EventsWriter:
                 f"The recording spans {last_ms / 3.6e6:.0f} hours. Wanted at most {_MAX_INDEX_MS / 3.6e6:.0f}, the "
                 "length an index of milliseconds can hold; look for a jump in its times with `evhands info`."
             )
-        edges = np.arange(first_ms, last_ms + 1, dtype=np.int64) * 1000
-        _extend(self._index, self.written + np.searchsorted(t, edges, side="left"))
+        for start in range(first_ms, last_ms + 1, _INDEX_PIECE):  # a jump of hours is not held in memory at once
+            edges = np.arange(start, min(start + _INDEX_PIECE, last_ms + 1), dtype=np.int64) * 1000
+            _extend(self._index, self.written + np.searchsorted(t, edges, side="left"))
 
 
 def _extend(dataset: h5py.Dataset, values: np.ndarray) -> None:
