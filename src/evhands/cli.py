@@ -87,6 +87,12 @@ COMMANDS = {
         "EvRealHands sequences as recordings: checked, in metres; resumable.",
         "evhands prepare evrealhands EvRealHands recordings --hand MANO_RIGHT.pkl",
     ),
+    "doctor": Command(
+        "evhands.jobs.doctor",
+        "doctor",
+        "Look through a data set: files, gaps, clocks, and its truth against its events.",
+        "evhands doctor recordings --sheet sheet.png",
+    ),
     "train": Command(
         "evhands.jobs.train",
         "train",
