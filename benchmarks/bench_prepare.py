@@ -10,6 +10,7 @@ for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBL
 import json
 import tempfile
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import h5py
@@ -26,7 +27,8 @@ from timing import Timing, measure
 
 SIZE: Size = (346, 260)
 EVENTS = 16_000_000
-SECONDS = 40
+SECONDS = 20
+NAIVE_EVENTS = 2 << 20
 DISTORTION = np.array([-0.34, 0.13, 0.0004, -0.0003, 0.02])
 
 
@@ -43,11 +45,17 @@ def main() -> None:
         reading = measure(lambda: sum(map(len, open_events(sequence / "events.aedat4"))), 3)
         _row("  of which reading the .aedat4", reading)
         print(f"  {size:.2f} bytes an event; {(sequence / 'events.aedat4').stat().st_size / EVENTS:.2f} in the .aedat4")
-        _row("naive: one array, every event undistorted, gzip", measure(lambda: _naive(sequence, target), 1))
+        naive = measure(lambda: _naive(sequence, target), 1)
+        _row(
+            "naive: one array, every event undistorted, gzip",
+            naive,
+            f"of the first {NAIVE_EVENTS / 1e6:.0f} M",
+            NAIVE_EVENTS,
+        )
 
 
-def _row(name: str, times: Timing, note: str = "") -> None:
-    rates = (EVENTS / 1e3 / ms for ms in (times.median_ms, times.fastest_ms, times.processor_ms))
+def _row(name: str, times: Timing, note: str = "", events: int = EVENTS) -> None:
+    rates = (events / 1e3 / ms for ms in (times.median_ms, times.fastest_ms, times.processor_ms))
     print(f"  {name:<52} " + " ".join(f"{rate:9.1f}" for rate in rates) + f"  {note}")
 
 
@@ -58,8 +66,8 @@ def _ours(sequence: Path, target: Path) -> None:
 
 def _naive(sequence: Path, target: Path) -> None:
     """All events as one float array, each through the lens, the annotations as they stand."""
-    parts = [np.stack([e.x, e.y, e.t_us, e.p], -1).astype(np.float64) for e in open_events(sequence / "events.aedat4")]
-    events = np.concatenate(parts)
+    file = islice(open_events(sequence / "events.aedat4"), NAIVE_EVENTS >> 20)
+    events = np.concatenate([np.stack([e.x, e.y, e.t_us, e.p], -1).astype(np.float64) for e in file])
     camera = json.loads((sequence / "annot.json").read_text())["camera_info"]["event"]
     K, K_new = np.array(camera["K_old"]), np.array(camera["K_new"])
     events[:, :2] = undistort_points(events[:, :2], K, np.array(camera["dist"]), K_new, iterations=5)
