@@ -46,7 +46,9 @@ def test_a_fault_is_exit_code_1_and_stands_in_table_text_and_file(data: Path, tm
     folder = planted(data, tmp_path / "copy", "boxes outside the image")
     code, out, _ = _run(capsys, folder.parent, "--json", tmp_path / "found.json")
     assert code == 1
-    assert "0: boxes: 5 of 24 boxes lie outside the 346x260 image" in out and "1 findings in 1: not in order." in out
+    assert (
+        "0: boxes: 5 of 24 boxes lie outside the 346x260 image" in out and "1 finding in 1 of 1: not in order." in out
+    )
     found = json.loads((tmp_path / "found.json").read_text())
     assert not found["in_order"]
     assert [finding["kind"] for finding in found["recordings"][0]["findings"]] == ["boxes"]

@@ -14,6 +14,9 @@ from evhands.hand.model import HandModel, pose_hand
 from evhands.recording import Recording
 from evhands.types import Camera, HandPose
 
+_AT_ONCE = 2048
+"""Hands that are posed at once: hours of labels do not fit into memory."""
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -33,8 +36,12 @@ class Placed:
     @cached_property
     def joints_m(self) -> np.ndarray:
         """(m, 21, 3): joints of the hand model at the poses."""
+        parts = []
         with torch.no_grad():
-            return pose_hand(self.hand, self.pose).joints().numpy().astype(np.float64)
+            for start in range(0, len(self.t_us), _AT_ONCE):
+                rows = np.arange(start, min(start + _AT_ONCE, len(self.t_us)))
+                parts.append(pose_hand(self.hand, pose_rows(self.pose, rows)).joints().numpy())
+        return np.concatenate(parts).astype(np.float64)
 
     def vertices(self, rows: np.ndarray) -> np.ndarray:
         """(k, v, 3) in metres in the camera's frame."""

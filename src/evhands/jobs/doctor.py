@@ -120,8 +120,10 @@ def _print(examined: list[Examined], of_index: list[Finding]) -> None:
         console.print(f"... and {len(wrong) - _SHOWN} more (--json FILE has all).")
     for text, count in Counter(text for one in examined for text in one.not_examined).items():
         console.print(f"not looked at in {count}: {text}", markup=False, highlight=False, soft_wrap=True)
+    several = "" if len(wrong) == 1 else "s"
     faulty = len({name for name, _ in wrong})
-    sound = f"All {len(examined)} in order." if not wrong else f"{len(wrong)} findings in {faulty}: not in order."
+    told = f"{len(wrong)} finding{several} in {faulty} of {len(examined)}: not in order."
+    sound = told if wrong else f"All {len(examined)} in order."
     console.print(sound, style="bold")
 
 
