@@ -5,6 +5,7 @@ The mutations run in a process of their own with bounded memory, which this file
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import resource
@@ -69,19 +70,19 @@ def mutated_text(text: str, rng: random.Random) -> str:
         above, key = rng.choice(places)
         if how == 3:
             above.pop(key)
-        elif how > 4:
+        elif how > 4 and isinstance(above[key], float):
             above[key] *= rng.choice((1.0001, 0.9, -1.0, 1e-9, 1000.0, 1e12, 1e300))
         else:
-            above[key] = rng.choice(_STRANGE)
+            above[key] = copy.deepcopy(rng.choice(_STRANGE))
     return json.dumps(content)
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
-    """Every (list or object, index or key) at any depth; those of one depth as likely as those of another."""
+    """(list or object, index or key) at any depth; of long lists and deep branches the first ones."""
     below = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     found: list[tuple[Any, Any]] = []
-    for key, item in list(below)[:8]:
-        found += [(value, key), *_places(item)[:40]]
+    for key, item in list(below)[:20]:
+        found += [(value, key), *_places(item)[:120]]
     return found
 
 
