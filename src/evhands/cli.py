@@ -90,7 +90,7 @@ COMMANDS = {
     "doctor": Command(
         "evhands.jobs.doctor",
         "doctor",
-        "Look through a data set: files, gaps, clocks, and its truth against its events.",
+        "Look through a data set: files, gaps, clocks, and truth against events.",
         "evhands doctor recordings --sheet sheet.png",
     ),
     "train": Command(
