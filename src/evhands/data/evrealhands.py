@@ -112,6 +112,11 @@ class EventsThatStay:
             stay = events if self._kept is None else _of_pixels(events, self._kept)
             self.written, self.left_out = self.written + len(stay), self.left_out + len(events) - len(stay)
             yield stay
+        if not self.written:
+            raise InputError(
+                f"{self._file.path}: none of its {self.left_out} events lies in the undistorted image. Wanted a camera "
+                "that sees them; look at K_old, dist and K_new of the event camera in the annotations."
+            )
 
 
 def _of_pixels(events: Events, kept: np.ndarray) -> Events:

@@ -15,6 +15,8 @@ from evhands.types import InputError
 
 _ID = re.compile(r"0|[1-9][0-9]{0,8}")
 _TOLD = 12
+_LARGEST = 1e15
+"""No length, pixel or coefficient is larger; float32, which recordings hold, is not left by it."""
 _Value = TypeVar("_Value")
 
 
@@ -153,6 +155,8 @@ class Checked:
             raise self.wrong(wanted, " x ".join(map(str, values.shape)))
         if not np.isfinite(squeezed).all():
             raise self.wrong(wanted, "NaN or infinity among them")
+        if squeezed.size and np.abs(squeezed).max() > _LARGEST:
+            raise self.wrong(wanted, f"{np.abs(squeezed).max():.3g} among them")
         return squeezed
 
     def _below(self, key: str, value: Any) -> Checked:
