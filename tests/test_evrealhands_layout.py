@@ -462,6 +462,7 @@ def test_every_wrong_length_is_named(tmp_path: Path, written: dict[str, Path], w
         ("manos.2.hand_pose", [0.0] * 42, "wanted 45 numbers, found 42"),
         ("manos.2.rot", [0.0, float("inf"), 1.0], "wanted 3 numbers, found NaN"),
         ("manos.2.rot", ["1", "2", "3"], "wanted 3 numbers"),
+        ("manos.2.trans", [0.0, 1e300, 0.0], "wanted 3 numbers, found 1e\\+300 among them"),
         ("manos.2.shape", [True] * 10, "wanted 10 numbers"),
         ("camera_info.event.R", np.diag([1.0, 1, 2]).tolist(), "wanted a rotation matrix"),
         ("camera_info.event.R", np.diag([1.0, 1, -1]).tolist(), "wanted a rotation matrix"),

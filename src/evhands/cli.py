@@ -81,6 +81,18 @@ COMMANDS = {
         "Simulated clips as training data, made by several processes; resumable.",
         "evhands prepare clips --clips 10000 --workers 2",
     ),
+    "prepare evrealhands": Command(
+        "evhands.jobs.prepare_evrealhands",
+        "prepare_evrealhands",
+        "EvRealHands sequences as recordings: checked, in metres; resumable.",
+        "evhands prepare evrealhands EvRealHands recordings --hand MANO_RIGHT.pkl",
+    ),
+    "doctor": Command(
+        "evhands.jobs.doctor",
+        "doctor",
+        "Look through a data set: files, gaps, clocks, and truth against events.",
+        "evhands doctor recordings --sheet sheet.png",
+    ),
     "train": Command(
         "evhands.jobs.train",
         "train",
@@ -110,7 +122,8 @@ COMMANDS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the tool and return its exit code: 0 done, 2 something the user gave cannot be used, 130 interrupted."""
+    """Run the tool and return its exit code: 0 done, 1 done and something is not in order, 2 something the user gave
+    cannot be used, 130 interrupted."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     try:
         with _one_line_warnings():
@@ -134,6 +147,8 @@ def _run(arguments: list[str]) -> int:
         print(f"evhands {__version__}")
         return 0
     name, *rest = arguments
+    if rest and f"{name} {rest[0]}" in COMMANDS:  # a command of two words
+        name = f"{name} {rest.pop(0)}"
     if name not in COMMANDS:
         return _complain("", _unknown_command(name))
     return _call(name, rest)
@@ -167,7 +182,7 @@ def _call(name: str, arguments: list[str]) -> int:
         return _complain(name, f"{error.filename}: {error.strerror}. Check the path and its permissions.")
     if isinstance(result, str):
         print(result)
-    return 0
+    return result if isinstance(result, int) else 0
 
 
 def parser_of(name: str, job: Callable[..., Any]) -> ArgumentParser:

@@ -19,7 +19,7 @@ ordinary event file.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -134,7 +134,7 @@ def write_recording(
     pose: HandPose | None = None,
     joints_m: Float[np.ndarray, "m 21 3"] | None = None,
     boxes_px: Float[np.ndarray, "m 4"] | None = None,
-    meta: dict[str, Any] | None = None,
+    meta: dict[str, Any] | Callable[[], dict[str, Any]] | None = None,
     *,
     joints_px: Float[np.ndarray, "m 21 2"] | None = None,
     views: Sequence[View] = (),
@@ -142,9 +142,11 @@ def write_recording(
     rectification: Rectification | None = None,
     other: OtherHand | None = None,
 ) -> None:
-    """Write a recording; `events` may come in chunks, in time order. A file already there is replaced at the end."""
+    """Write a recording; `events` may come in chunks, in time order. A file already there is replaced at the end.
+
+    A `meta` that is a function is called when the events have been written.
+    """
     with replacing(path) as temporary, hdf5_file(temporary) as file:
-        file.attrs["meta"] = json.dumps(meta or {})
         _write_camera(file.create_group("camera"), camera)
         if pose is not None and pose_t_us is not None:
             _write_poses(file.create_group("poses"), pose_t_us, pose)
@@ -167,6 +169,7 @@ def write_recording(
         writer = EventsWriter(file, camera.size)
         for part in [events] if isinstance(events, Events) else events:
             writer.append(part)
+        file.attrs["meta"] = json.dumps((meta() if callable(meta) else meta) or {})
 
 
 def _write_camera(group: h5py.Group, camera: Camera) -> None:

@@ -103,3 +103,13 @@ def _uniform(state):
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     z = z ^ (z >> np.uint64(31))
     return float(z >> np.uint64(11)) * (1.0 / (1 << 53))
+
+
+@njit(cache=True, nogil=True)
+def keep_events(x, y, t_us, p, kept, out_x, out_y, out_t, out_p):
+    """Write the events whose pixel is kept (h, w), in their order; returns how many."""
+    n = 0
+    for i in range(len(x)):
+        out_x[n], out_y[n], out_t[n], out_p[n] = x[i], y[i], t_us[i], p[i]
+        n += kept[y[i], x[i]]
+    return n

@@ -8,15 +8,17 @@ joints are in `openpose21` order.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float64
 
-from evhands.evrealhands_layout.checked import Checked, read_json
+from evhands.evrealhands_layout.checked import Checked, Faults, read_json
 from evhands.files import replacing
 from evhands.geometry import DISTORTION_LENGTHS
 from evhands.types import Side, Size
@@ -97,38 +99,36 @@ class Annotations:
 
 
 def read_annotations(path: Path | str) -> Annotations:
-    """Read and check an `annot.json` or `annotf.json`; the first thing that is wrong is an `InputError` that names it.
+    """Read and check an `annot.json` or `annotf.json`; whatever is wrong is a `LayoutError` that names all of it.
 
     Keys that the layout does not know are left alone. Without `hand_model` the hands are MANO's.
     """
-    root = read_json(path)
-    side = cast(Side, root["hand_type"].text(SIDES))
-    motion = root["motion_type"].text()
+    root, faults = read_json(path), Faults()
+    gather = faults.gather
+    side = gather(lambda: root["hand_type"].text(SIDES))
+    motion = gather(lambda: root["motion_type"].text())
     fast = motion == FAST
-    cameras = dict(root["camera_info"].items())
-    event_camera = _event_camera(root["camera_info"][EVENT_CAMERA])
-    manos = _table(root, "manos", _hand, optional=fast)
-    hand_model = root.get("hand_model")
-    boxes = _table(root, f"bbox.{EVENT_CAMERA}", _box, optional=not fast)
-    points = {EVENT_CAMERA: root["2d_joints"][EVENT_CAMERA], **dict(root["2d_joints"].items())}
-    return Annotations(
-        hand_type=side,
-        subject_id=root["subject_id"].name(),
-        scene=cast(Scene, root["scene"].text(SCENES)),
-        motion_type=motion,
-        gesture_type=root["gesture_type"].text(() if fast else GESTURES),
-        annoted=root["annoted"].flag(),
-        delta_time=_delta_time(root["delta_time"]),
-        event_camera=event_camera,
-        cameras={name: CameraInfo(**_camera(value)) for name, value in cameras.items() if name != EVENT_CAMERA},
-        manos=manos,
-        manos_flip=_table(root, "manos_flip", _hand, optional=side == "right" or not manos),
-        joints_mm=_table(root, "3d_joints", lambda value: value.numbers(21, 3), optional=fast),
-        joints_px={name: {i: _points(row) for i, row in value.by_id()} for name, value in points.items()},
-        boxes_px=boxes,
-        frames=_frames(root.get("frames")),
-        hand_model=MANO if hand_model is None else hand_model.text(),
-    )
+    manos = _table(root, "manos", partial(_hand, faults), faults, optional=fast)
+    content = {
+        "hand_type": side,
+        "subject_id": gather(lambda: root["subject_id"].name()),
+        "scene": gather(lambda: root["scene"].text(SCENES)),
+        "motion_type": motion,
+        "gesture_type": gather(lambda: root["gesture_type"].text(() if fast else GESTURES)),
+        "annoted": gather(lambda: root["annoted"].flag()),
+        "delta_time": gather(lambda: _delta_time(root["delta_time"])),
+        "event_camera": gather(lambda: _event_camera(root["camera_info"][EVENT_CAMERA], faults)),
+        "cameras": gather(lambda: _cameras(root["camera_info"], faults)),
+        "manos": manos,
+        "manos_flip": _table(root, "manos_flip", partial(_hand, faults), faults, optional=side != "left" or not manos),
+        "joints_mm": _table(root, "3d_joints", lambda value: value.numbers(21, 3), faults, optional=fast),
+        "joints_px": gather(lambda: _joints_px(root["2d_joints"], faults)),
+        "boxes_px": _table(root, f"bbox.{EVENT_CAMERA}", _box, faults, optional=not fast),
+        "frames": gather(lambda: _frames(root.get("frames"))),
+        "hand_model": gather(lambda: MANO if (name := root.get("hand_model")) is None else name.text()),
+    }
+    faults.check()
+    return Annotations(**content)
 
 
 def _delta_time(value: Checked) -> float:
@@ -137,39 +137,79 @@ def _delta_time(value: Checked) -> float:
     return number
 
 
-def _table(root: Checked, path: str, row: Callable[[Checked], _Row], *, optional: bool) -> dict[int, _Row]:
+def _table(
+    root: Checked, path: str, row: Callable[[Checked], _Row], faults: Faults, *, optional: bool
+) -> dict[int, _Row]:
     """Rows by id; with `optional` a file may do without."""
-    table = root
-    for key in path.split("."):
-        below = table.get(key) if optional else table[key]
-        if below is None:
-            return {}
-        table = below
-    return {i: row(value) for i, value in table.by_id()}
+
+    def found() -> Checked | None:
+        table: Checked | None = root
+        for key in path.split("."):
+            if table is not None:
+                table = table.get(key) if optional else table[key]
+        return table
+
+    table = faults.gather(found)
+    rows = [] if table is None else faults.gather(table.by_id) or []
+    return {i: faults.gather(partial(row, value)) for i, value in rows}
 
 
-def _camera(value: Checked) -> dict[str, Any]:
-    R = value["R"].numbers(3, 3)
+def _joints_px(value: Checked, faults: Faults) -> dict[str, dict[int, np.ndarray | None]]:
+    cameras = {EVENT_CAMERA: value[EVENT_CAMERA], **dict(value.items())}
+    rows = {name: faults.gather(table.by_id) or [] for name, table in cameras.items()}
+    return {name: {i: faults.gather(partial(_points, row)) for i, row in table} for name, table in rows.items()}
+
+
+def _cameras(value: Checked, faults: Faults) -> dict[str, CameraInfo]:
+    infos = {name: _camera(below, faults) for name, below in value.items() if name != EVENT_CAMERA}
+    return {name: CameraInfo(**info) for name, info in infos.items() if info is not None}
+
+
+def _camera(value: Checked, faults: Faults, **more: Callable[[], Any]) -> dict[str, Any] | None:
+    """The parts of a camera, `more` among them; None where any is wrong, which is noted."""
+    before = len(faults.found)
+    info = {
+        "K": faults.gather(lambda: _matrix(value["K"])),
+        "R": faults.gather(lambda: _rotation(value["R"])),
+        "T_mm": faults.gather(lambda: value["T"].numbers(3)),
+        "size": faults.gather(lambda: _size(value.get("size"))),
+        **{name: faults.gather(read) for name, read in more.items()},
+    }
+    return info if len(faults.found) == before else None
+
+
+def _rotation(value: Checked) -> np.ndarray:
+    R = value.numbers(3, 3)
     if not np.allclose(R @ R.T, np.eye(3), atol=1e-3) or np.linalg.det(R) < 0:
-        raise value["R"].wrong("a rotation matrix (world to camera)", f"{np.round(R, 4).tolist()}")
-    size = value.get("size")
-    width_height = None if size is None else tuple(part.whole() for part in size.elements())
-    if size is not None and (width_height is None or len(width_height) != 2 or min(width_height) < 1):
-        raise size.wrong("[width, height]")
-    return {"K": _matrix(value["K"]), "R": R, "T_mm": value["T"].numbers(3), "size": width_height}
+        raise value.wrong("a rotation matrix (world to camera)", f"{np.round(R, 4).tolist()}")
+    return R
 
 
-def _event_camera(value: Checked) -> EventCameraInfo:
-    dist = value["dist"].numbers(-1)
-    if len(dist) not in DISTORTION_LENGTHS:
-        raise value["dist"].wrong(f"one of {DISTORTION_LENGTHS} numbers in OpenCV's order", f"{len(dist)}")
-    K_new = value.get("K_new")
-    return EventCameraInfo(
-        **_camera(value),
-        K_old=_matrix(value["K_old"]),
-        dist=dist,
-        K_new=None if K_new is None else _matrix(K_new),
+def _size(value: Checked | None) -> Size | None:
+    if value is None:
+        return None
+    width_height = tuple(part.whole() for part in value.elements())
+    if len(width_height) != 2 or min(width_height) < 1:
+        raise value.wrong("[width, height]")
+    return width_height
+
+
+def _event_camera(value: Checked, faults: Faults) -> EventCameraInfo | None:
+    info = _camera(
+        value,
+        faults,
+        K_old=lambda: _matrix(value["K_old"]),
+        dist=lambda: _lens(value["dist"]),
+        K_new=lambda: None if (K_new := value.get("K_new")) is None else _matrix(K_new),
     )
+    return None if info is None else EventCameraInfo(**info)
+
+
+def _lens(value: Checked) -> np.ndarray:
+    dist = value.numbers(-1)
+    if len(dist) not in DISTORTION_LENGTHS:
+        raise value.wrong(f"one of {DISTORTION_LENGTHS} numbers in OpenCV's order", f"{len(dist)}")
+    return dist
 
 
 def _matrix(value: Checked) -> np.ndarray:
@@ -179,9 +219,15 @@ def _matrix(value: Checked) -> np.ndarray:
     return K
 
 
-def _hand(value: Checked) -> HandParameters:
+def _hand(faults: Faults, value: Checked) -> HandParameters | None:
+    """The parameters of a hand; None where any of them is wrong, which is noted."""
     lengths = {"rot": 3, "hand_pose": 45, "shape": 10, "trans": 3, "root_joint": 3}
-    return HandParameters(**{name: value[name].numbers(length) for name, length in lengths.items()})
+
+    def numbers(name: str) -> np.ndarray:
+        return value[name].numbers(lengths[name])
+
+    found = {name: faults.gather(partial(numbers, name)) for name in lengths}
+    return None if any(row is None for row in found.values()) else HandParameters(**found)
 
 
 def _points(value: Checked) -> np.ndarray | None:
@@ -197,7 +243,13 @@ def _box(value: Checked) -> np.ndarray | None:
 def _frames(value: Checked | None) -> dict[str, tuple[int, ...]] | None:
     if value is None:
         return None
-    return {name: tuple(row.identifier() for row in ids.elements()) for name, ids in value.items()}
+    frames = {}
+    for name, ids in value.items():
+        frames[name] = tuple(row.identifier() for row in ids.elements())
+        repeated = [i for i, count in Counter(frames[name]).items() if count > 1]
+        if repeated:
+            raise ids.wrong("every annotation id once", f"{', '.join(map(str, repeated[:8]))} repeated")
+    return frames
 
 
 def write_annotations(path: Path | str, annotations: Annotations) -> None:

@@ -4,16 +4,51 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from evhands.types import InputError
 
 _ID = re.compile(r"0|[1-9][0-9]{0,8}")
+_TOLD = 12
+_LARGEST = 1e15
+"""No length, pixel or coefficient is larger; float32, which recordings hold, is not left by it."""
+_Value = TypeVar("_Value")
+
+
+class LayoutError(InputError):
+    """All that is wrong in one file of the layout; `faults` are the single sentences."""
+
+    def __init__(self, faults: Sequence[str]) -> None:
+        self.faults = tuple(faults)
+        told = "\n".join(self.faults[:_TOLD])
+        more = f"\n... and {len(self.faults) - _TOLD} more." if len(self.faults) > _TOLD else ""
+        super().__init__(told + more)
+
+
+@dataclass(frozen=True)
+class Faults:
+    """What is wrong in a file, gathered while it is read, so that one reading names all of it."""
+
+    found: list[str] = field(default_factory=list)
+
+    def gather(self, read: Callable[[], _Value]) -> Any:
+        """What `read` gives; None where that is an `InputError`, which is noted."""
+        try:
+            return read()
+        except InputError as error:
+            if str(error) not in self.found:
+                self.found.append(str(error))
+            return None
+
+    def check(self) -> None:
+        """Raise a `LayoutError` if anything was noted."""
+        if self.found:
+            raise LayoutError(self.found)
 
 
 @dataclass(frozen=True)
@@ -36,6 +71,7 @@ class Checked:
         """The value of a key, or None where there is no such key."""
         if not isinstance(self.found, dict):
             raise self.wrong("an object")
+        self._once((key,))
         return self._below(key, self.found[key]) if key in self.found else None
 
     def __getitem__(self, key: str) -> Checked:
@@ -48,7 +84,14 @@ class Checked:
         """Keys and values of an object, in the order of the file."""
         if not isinstance(self.found, dict):
             raise self.wrong("an object")
+        self._once(tuple(self.found))
         return ((key, self._below(key, value)) for key, value in self.found.items())
+
+    def _once(self, keys: tuple[str, ...]) -> None:
+        repeated = self.found.repeated if isinstance(self.found, _Repeating) else ()
+        for key in keys:
+            if key in repeated:
+                raise self._below(key, None).wrong("this key once", "it repeated")
 
     def by_id(self) -> list[tuple[int, Checked]]:
         """Keys and values of an object whose keys are annotation ids (whole numbers), in ascending order."""
@@ -112,17 +155,35 @@ class Checked:
             raise self.wrong(wanted, " x ".join(map(str, values.shape)))
         if not np.isfinite(squeezed).all():
             raise self.wrong(wanted, "NaN or infinity among them")
+        if squeezed.size and np.abs(squeezed).max() > _LARGEST:
+            raise self.wrong(wanted, f"{np.abs(squeezed).max():.3g} among them")
         return squeezed
 
     def _below(self, key: str, value: Any) -> Checked:
         return Checked(self.file, f"{self.path}.{key}" if self.path else key, value)
 
 
+class _Repeating(dict[str, Any]):
+    """A JSON object in which keys stand more than once; it keeps the last value of each."""
+
+    repeated: frozenset[str] = frozenset()
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) == len(pairs):
+        return found
+    seen: set[str] = set()
+    repeating = _Repeating(found)
+    repeating.repeated = frozenset(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+    return repeating
+
+
 def read_json(path: Path | str) -> Checked:
     """The content of a JSON file, which must be an object."""
     path = Path(path)
     try:
-        root = Checked(path, "", json.loads(path.read_text(encoding="utf-8")))
+        root = Checked(path, "", json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object))
     except OSError as error:
         raise InputError(
             f"Cannot read {path}: {error.strerror or error}. Wanted a file of the EvRealHands layout; check the folder."

@@ -30,6 +30,8 @@ from evhands.recording import Recording, Rectification, Tags, View
 from evhands.types import Camera, HandPose, InputError, Side, Size
 
 PERIOD_US = 1e6 / LABEL_RATE_HZ
+BLURRED = ".blur"
+"""Ending of the names of views that hold motion-blurred twins of another view's frames."""
 _MIRROR_POINT = np.array([-1.0, 1.0, 1.0])
 _MIRROR_ROTVEC = np.array([1.0, -1.0, -1.0])
 
@@ -280,10 +282,12 @@ def annotations_of(recording: Recording, tags: Tags, start_us: int, hand: HandMo
         )
     info = event_camera_info(recording.camera, recording.rectification)
     hands, joints_m, model = _hands(recording, info, hand)
-    views = {view.name: rgb_camera_info(view) for view in recording.views}
+    views = {view.name: rgb_camera_info(view) for view in recording.views if not view.name.endswith(BLURRED)}
     listed = {}
     for view in recording.views:
-        listed[view.name], after = tuple(after[: len(view.frames_t_us)]), after[len(view.frames_t_us) :]
+        own, after = tuple(after[: len(view.frames_t_us)]), after[len(view.frames_t_us) :]
+        if view.name in views:
+            listed[view.name] = own
     world_mm = None if joints_m is None else (joints_m * 1000 - info.T_mm) @ info.R
     joints_px: dict[str, np.ndarray | None] = {EVENT_CAMERA: recording.joints_px}
     if joints_m is not None and recording.joints_px is None:

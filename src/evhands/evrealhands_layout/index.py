@@ -8,7 +8,7 @@ from pathlib import Path
 
 from evhands.evrealhands_layout.annotations import FAST, GESTURES, SCENES, SIDES, read_annotations
 from evhands.evrealhands_layout.checked import Checked, read_json
-from evhands.evrealhands_layout.sequence import ANNOTATIONS
+from evhands.evrealhands_layout.sequence import ANNOTATIONS, natural
 from evhands.files import replacing
 from evhands.types import InputError
 
@@ -38,7 +38,7 @@ class SequenceIndex:
             if test is None or (subject in TEST_SUBJECTS) == test
             for name in names
         )
-        return tuple(sorted(set(listed), key=_natural))
+        return tuple(sorted(set(listed), key=natural))
 
 
 def read_index(root: Path | str) -> SequenceIndex:
@@ -61,7 +61,7 @@ def write_index(root: Path | str) -> SequenceIndex:
     folders = [path.parent for path in root.glob(f"*/{ANNOTATIONS}") if not path.parent.name.startswith(".")]
     if not folders:
         raise InputError(f"{root} holds no sequence folder with an {ANNOTATIONS}. Write sequences there first.")
-    for folder in sorted(folders, key=lambda path: _natural(path.name)):
+    for folder in sorted(folders, key=lambda path: natural(path.name)):
         a = read_annotations(folder / ANNOTATIONS)
         bucket = FAST if a.fast else f"{a.scene}_{a.gesture_type}"
         for listing in (hands[a.hand_type], buckets[bucket]):
@@ -69,8 +69,3 @@ def write_index(root: Path | str) -> SequenceIndex:
     with replacing(root / INDEX) as temporary:
         temporary.write_text(json.dumps(hands | buckets), encoding="utf-8")
     return read_index(root)
-
-
-def _natural(name: str) -> tuple[bool, int, str]:
-    """Numbers by value, before words."""
-    return (not name.isdigit(), int(name) if name.isdigit() else 0, name)

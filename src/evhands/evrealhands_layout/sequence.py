@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ from PIL import Image, UnidentifiedImageError
 
 from evhands.events.io import EventFile, open_events, write_events
 from evhands.evrealhands_layout.annotations import EVENT_CAMERA, Annotations, read_annotations, write_annotations
+from evhands.evrealhands_layout.checked import Faults
 from evhands.evrealhands_layout.convert import (
+    BLURRED,
     PERIOD_US,
     annotations_of,
     event_camera,
     extrinsics,
+    ids_of,
     tags_of,
     times_us,
     truth,
@@ -30,7 +34,8 @@ from evhands.hand.model import HandModel
 from evhands.recording import Recording, Tags, View
 from evhands.types import Camera, EventStream, InputError, Size
 
-ANNOTATIONS, FAST_ANNOTATIONS, EVENTS, IMAGES = "annot.json", "annotf.json", "events.aedat4", "images"
+ANNOTATIONS, FAST_ANNOTATIONS, EVENTS = "annot.json", "annotf.json", "events.aedat4"
+IMAGES, BLURRED_IMAGES = "images", "image_blur"
 RGB_SIZE: Size = (1064, 920)
 """The size of the data set's RGB images, taken where neither an image nor the annotations tell."""
 _IMAGE_NAME = re.compile(r"image(\d+)\.jpg")
@@ -38,13 +43,17 @@ _FOLDER_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _JPEG_QUALITY = 95
 
 
-def read_sequence(folder: Path | str, *, hand: HandModel | None = None, evaluation: bool = False) -> Recording:
+def read_sequence(
+    folder: Path | str, *, hand: HandModel | None = None, evaluation: bool = False, check_frames: bool = False
+) -> Recording:
     """A sequence as a recording: truth in metres in the event camera's frame, times on the clock of the events.
 
     The events stay on disk and raw: `camera` holds their lens. Frames are read from disk when asked for. `hand` is
     needed where the poses are MANO's (either side will do). With `evaluation`, a fast sequence is read with its
     `annotf.json`, which holds the truth in space that training does without. Anything missing or wrong in the folder
-    is an `InputError` that names it. Of a sequence with poses, annotations without one are left out and listed in
+    is an `InputError` that names it. Motion-blurred twins of a camera's frames are a view whose name ends in BLURRED.
+    With check_frames their headers are looked at, and whether those that the annotations list are there.
+    Of a sequence with poses, annotations without one are left out and listed in
     `meta["ids_without_pose"]`.
     """
     folder = Path(folder)
@@ -60,6 +69,11 @@ def read_sequence(folder: Path | str, *, hand: HandModel | None = None, evaluati
     camera, rectification = event_camera(annotations.event_camera, events.size)
     images = {name: _images(folder / IMAGES / name) for name in annotations.cameras}
     views = tuple(_view(name, annotations, images[name], start_us) for name in annotations.cameras)
+    for name, view in zip(annotations.cameras, views):
+        if blurred := _images(folder / BLURRED_IMAGES / name):
+            views += (replace(_view(name, annotations, blurred, start_us), name=name + BLURRED, camera=view.camera),)
+    if check_frames:
+        _check_frames(folder, annotations, views)
     labels = truth(annotations, start_us, hand)
     t_us = np.concatenate([labels.get("pose_t_us", np.zeros(0, np.int64)), *(view.frames_t_us for view in views)])
     meta: dict[str, Any] = {"layout": "EvRealHands", "sequence": folder.name}
@@ -102,22 +116,58 @@ class ImageFiles(Sequence[bytes]):
     """Image files as their bytes, read at each access."""
 
     def __init__(self, paths: Any) -> None:
-        self._paths = tuple(paths)
+        self.paths = tuple(paths)
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.paths)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return ImageFiles(self._paths[index])
-        return self._paths[index].read_bytes()
+            return ImageFiles(self.paths[index])
+        return self.paths[index].read_bytes()
+
+
+def _check_frames(folder: Path, annotations: Annotations, views: Sequence[View]) -> None:
+    faults = Faults()
+    for view in views:
+        for path in view.frames.paths if isinstance(view.frames, ImageFiles) else ():
+            faults.gather(partial(_check_image, path, view.camera.size))
+        listed = set((annotations.frames or {}).get(view.name, ()))
+        for i in sorted(listed - _images(folder / IMAGES / view.name).keys()):
+            faults.found.append(
+                f"{folder / ANNOTATIONS}: frames.{view.name}: wanted an image for each id, found no "
+                f"{folder / IMAGES / view.name / f'image{i:04d}.jpg'}. Copy the images again."
+            )
+    faults.check()
+
+
+def _check_image(path: Path, wanted: Size) -> None:
+    if (size := _size_of(path, str(path))) != tuple(wanted):
+        raise InputError(
+            f"{path} has {size[0]} x {size[1]} pixels. Wanted those of its camera, {wanted[0]} x {wanted[1]}; copy it "
+            "again."
+        )
+
+
+def sequence_folders(root: Path | str) -> list[Path]:
+    """The folders under `root` (or `root` itself) that hold annotations or events of the layout, in order."""
+    root = Path(root)
+    if (root / ANNOTATIONS).exists():
+        return [root]
+    found = {path.parent for kind in (ANNOTATIONS, FAST_ANNOTATIONS, "*.aedat4") for path in root.glob(f"*/{kind}")}
+    return sorted((path for path in found if not path.name.startswith(".")), key=lambda path: natural(path.name))
+
+
+def natural(name: str) -> tuple[bool, int, str]:
+    """Numbers by value, before words."""
+    return (not name.isdecimal(), int(name) if name.isdecimal() else 0, name)
 
 
 def _size_of(file: Path | io.BytesIO, name: str) -> Size:
     try:
         with Image.open(file) as image:
             return (image.width, image.height)
-    except (OSError, UnidentifiedImageError) as error:
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise InputError(f"{name} is no readable image ({error}). Wanted a JPEG or PNG; copy it again.") from error
 
 
@@ -163,8 +213,16 @@ def write_sequence(
             write_annotations(temporary / FAST_ANNOTATIONS, annotations)
             annotations = replace(annotations, manos={}, manos_flip={}, joints_mm={})
         write_annotations(temporary / ANNOTATIONS, annotations)
-        for view in recording.views:
-            _write_images(temporary / IMAGES / view.name, view, (annotations.frames or {})[view.name])
+        ids, _ = ids_of(_times(recording), _start_us(recording.stream), int(recording.meta.get("first_id", 0)))
+        for view in reversed(recording.views):
+            ids, own = ids[: len(ids) - len(view.frames)], ids[len(ids) - len(view.frames) :]
+            kind = BLURRED_IMAGES if view.name.endswith(BLURRED) else IMAGES
+            _write_images(temporary / kind / view.name.removesuffix(BLURRED), view, tuple(own))
+
+
+def _times(recording: Recording) -> np.ndarray:
+    labels = np.zeros(0, np.int64) if recording.pose_t_us is None else recording.pose_t_us
+    return np.concatenate([labels, *(view.frames_t_us for view in recording.views)])
 
 
 def _start_us(stream: EventStream) -> int:

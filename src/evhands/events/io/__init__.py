@@ -2,8 +2,11 @@
 text."""
 
 from evhands.events.io.base import EventFile, Frame, Triggers
-from evhands.events.io.columns import RecordingWarning
+from evhands.events.io.columns import PartialRecordingWarning, RecordingWarning
 from evhands.events.io.recognise import open_events, recognise
 from evhands.events.io.write import write_events
 
-__all__ = ["EventFile", "Frame", "RecordingWarning", "Triggers", "open_events", "recognise", "write_events"]
+__all__ = [
+    "EventFile", "Frame", "PartialRecordingWarning", "RecordingWarning", "Triggers", "open_events", "recognise",
+    "write_events",
+]  # fmt: skip

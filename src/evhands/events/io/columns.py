@@ -22,6 +22,10 @@ class RecordingWarning(UserWarning):
     """A recording could be read only in part, or had to be mended: the message says how much."""
 
 
+class PartialRecordingWarning(RecordingWarning):
+    """Only a part of a recording could be read."""
+
+
 @dataclass(frozen=True)
 class RawChunk:
     """Events as they lie in the file: perhaps not in time order, perhaps outside the sensor.
@@ -62,6 +66,6 @@ def warn_partial(path: Path, what: str, read_events: int, read_fraction: float) 
     warnings.warn(
         f"{path}: {what}. Read {read_events} events, from the first {100 * read_fraction:.1f} % of the file; "
         "the rest is left out.",
-        RecordingWarning,
+        PartialRecordingWarning,
         stacklevel=3,
     )

@@ -20,6 +20,7 @@ import numpy as np
 from evhands.events.io.base import EventFile, scan_size
 from evhands.events.io.columns import CHUNK_EVENTS, RawChunk, pixel_column, polarity_column, warn_partial
 from evhands.events.io.dialects import TimeUnit, detect_time_unit, to_microseconds
+from evhands.events.io.hdf5_kernels import packed_chunk
 from evhands.files import hdf5_file
 from evhands.types import Events, EventStream, InputError, Size
 
@@ -29,6 +30,9 @@ _DSEC_SIZE = (640, 480)
 _NAMES = (("x", "xs"), ("y", "ys"), ("t", "ts"), ("p", "ps"))
 _DATASET_CHUNK = 1 << 16
 _MAX_INDEX_MS = 100_000_000
+_INDEX_PIECE = 1 << 20
+_WITHOUT_LZF = 0b10
+"""Mask of the second filter of a chunk, behind shuffle."""
 _LZF_FILTER = 32_000
 _FIRST_PLUGIN_FILTER = 256
 _ERRORS = (OSError, KeyError, RuntimeError, ValueError, TypeError, AttributeError)
@@ -54,6 +58,8 @@ class EventsWriter:
             "ms_to_idx", (0,), np.uint64, maxshape=(None,), chunks=(1024,), shuffle=True, compression=compression
         )
         self._offset = file.create_dataset("t_offset", data=np.int64(0))
+        self._packs = compression == "lzf"
+        self._tails = {name: np.empty(0, kind) for name, kind in kinds.items()}
         self.written = 0
 
     def append(self, events: Events) -> None:
@@ -65,8 +71,26 @@ class EventsWriter:
         t = events.t_us - self._offset[()]
         self._append_index(t)
         for name, values in {"x": events.x, "y": events.y, "t": t, "p": events.p.view(np.uint8)}.items():
-            _extend(self._columns[name], values)
+            self._extend(name, values)
         self.written += len(events)
+
+    def _extend(self, name: str, values: np.ndarray) -> None:
+        """Append to a column: whole chunks packed here, the last part of one by the library."""
+        column = self._columns[name]
+        if not self._packs or name == "p":  # polarities are no runs: the library's filter packs them better
+            _extend(column, values)
+            return
+        tail = self._tails[name]
+        values = np.concatenate([tail, values]) if len(tail) else values.astype(tail.dtype, copy=False)
+        start = self.written - len(tail)
+        column.resize((start + len(values),))
+        whole = len(values) - len(values) % _DATASET_CHUNK
+        for k in range(0, whole, _DATASET_CHUNK):
+            content, packed = packed_chunk(values[k : k + _DATASET_CHUNK])
+            column.id.write_direct_chunk((start + k,), content, 0 if packed else _WITHOUT_LZF)
+        if whole < len(values):
+            column[start + whole :] = values[whole:]
+        self._tails[name] = values[whole:].copy()
 
     def _append_index(self, t: np.ndarray) -> None:
         first_ms, last_ms = len(self._index), int(t[-1]) // 1000
@@ -75,8 +99,9 @@ class EventsWriter:
                 f"The recording spans {last_ms / 3.6e6:.0f} hours. Wanted at most {_MAX_INDEX_MS / 3.6e6:.0f}, the "
                 "length an index of milliseconds can hold; look for a jump in its times with `evhands info`."
             )
-        edges = np.arange(first_ms, last_ms + 1, dtype=np.int64) * 1000
-        _extend(self._index, self.written + np.searchsorted(t, edges, side="left"))
+        for start in range(first_ms, last_ms + 1, _INDEX_PIECE):  # a jump of hours is not held in memory at once
+            edges = np.arange(start, min(start + _INDEX_PIECE, last_ms + 1), dtype=np.int64) * 1000
+            _extend(self._index, self.written + np.searchsorted(t, edges, side="left"))
 
 
 def _extend(dataset: h5py.Dataset, values: np.ndarray) -> None:
