@@ -1,7 +1,7 @@
 """What is trained and how: a recipe is a whole config; a task turns data into losses and figures.
 
 Here are the recipes of `small` and of the detector, on rows of shards; those of the paper's stages are in
-`paper_recipes`.
+`paper_recipes`, those of `small` on recordings in `small_recipes`.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ class LoopConfig:
     steps: int | None = None
     hours: float | None = None
     """`steps` and `hours` both bound a run: a falling learning rate follows whichever is nearer to its end."""
+    processor_time: bool = False
+    """Hours are of processor time (of all threads) instead of those on the clock: the same budget on a busy machine."""
     learning_rate: float
     weight_decay: float
     optimizer: Literal["adamw", "adam"] = "adamw"
@@ -112,7 +114,7 @@ class Task(nn.Module, ABC):
     model: nn.Module
     model_name: ClassVar[str]
     """Of `models.checkpoint.MODELS`."""
-    best_by: ClassVar[str]
+    best_by: str
     """The figure whose least value makes the best checkpoint."""
     added: ClassVar[tuple[str, ...]] = ()
     """Parts that change nothing at first: a model to begin with may lack them."""

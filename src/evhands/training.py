@@ -29,9 +29,10 @@ from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
 from evhands.paper_recipes import PAPER_RECIPES
 from evhands.recipes import RECIPES, LoopConfig, Task
 from evhands.run_folder import append_row, checksum, describe_run
+from evhands.small_recipes import SMALL_STAGE_RECIPES
 from evhands.types import InputError
 
-ALL_RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {**RECIPES, **PAPER_RECIPES}
+ALL_RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {**RECIPES, **PAPER_RECIPES, **SMALL_STAGE_RECIPES}
 """Recipe name -> (its configuration, its task)."""
 
 
@@ -72,7 +73,8 @@ def train(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, refresh_per_second=1) as bar:
         row = bar.add_task(recipe, total=steps, completed=progress["step"])
-        began, saved = time.monotonic() - progress["seconds"], time.monotonic()
+        clock = time.process_time if config.processor_time else time.monotonic
+        began, saved = clock() - progress["seconds"], time.monotonic()
         try:
             while (share := _share(config, steps, progress)) < 1:
                 rate = config.learning_rate * _schedule(config, share, progress["step"])
@@ -81,7 +83,7 @@ def train(
                 if lanes is not None and memory is not None:
                     lanes = dataclasses.replace(lanes, memory=memory)
                 progress["step"] += 1
-                before, progress["seconds"] = progress["seconds"], time.monotonic() - began
+                before, progress["seconds"] = progress["seconds"], clock() - began
                 _average(run.average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
                 bar.update(row, completed=progress["step"], description=f"{recipe} loss {losses['total']:.3f}")
                 if progress["step"] % 50 == 0 or progress["step"] == 1:
@@ -172,7 +174,7 @@ def _shards(folder: Path) -> TrainData:
         raise InputError(
             f"{folder} holds {len(data.train)} training and {len(data.held_out)} validation clips, wanted some of "
             f"both. Make them with: evhands prepare {folder}. (Recordings are what the recipes "
-            f"{', '.join(PAPER_RECIPES)} are trained on.)"
+            f"{', '.join([*PAPER_RECIPES, *SMALL_STAGE_RECIPES])} are trained on.)"
         )
     return data
 
