@@ -28,8 +28,8 @@ SMALL_STAGE_WEIGHTS: dict[Stage, dict[str, float]] = {
 }
 """Weights of the terms of each stage.
 
-Those of contrast, edge and smooth are such that each pulls with about a fifth of the gradient of the losses of labels:
-with the shipped network these had a norm of 1.6 to 2.5, contrast 0.2 to 0.4, edge 14 to 16, smooth 0.7 to 1.5.
+Those of contrast, edge and smooth are such that each pulls with about a sixth of the gradient of the losses of labels:
+with the shipped network these had a norm of 1.5, contrast 0.22, edge 11, smooth 1.1 (`benchmarks/bench_small_stages.py`).
 """
 
 
