@@ -103,6 +103,10 @@ def test_a_start_without_the_branch_gives_the_same_poses(folder):
     task = SmallStageTask(settings)
     task.begin_with(start)
     assert task.figures(task.model.eval(), held_out) == plain.figures(plain.model.eval(), held_out)
+    remembering = SmallStageTask(replace(settings, model=replace(NETWORK, recall=8)))
+    remembering.begin_with(start)
+    figures = remembering.figures(remembering.model.eval(), held_out)
+    assert figures == pytest.approx(plain.figures(plain.model.eval(), held_out), rel=1e-5)
     with pytest.raises(InputError, match="does not fit"):
         plain.begin_with(a_start())  # what the branch has learnt would be lost in silence
 
@@ -160,8 +164,11 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(folder):
         torch.testing.assert_close(gradients[1][name], gradient, rtol=0, atol=tolerance, msg=name)
 
 
-def test_the_last_windows_are_those_of_all(folder):
-    model = a_start()
+@pytest.mark.parametrize("recall", [0, 8])
+def test_the_last_windows_are_those_of_all(folder, recall):
+    model = a_start(recall=recall)
+    if recall:
+        torch.nn.init.normal_(model.network.recall.out.weight)
     batch = {
         "lnes": torch.rand(2, 4, 2, SIDE, SIDE),
         "voxel": torch.rand(2, 4, 3, SIDE, SIDE),
@@ -191,3 +198,28 @@ def test_the_recipes_are_known_and_small_has_its_own_losses():
     assert set(SMALL_STAGE_RECIPES["small-semi"][0]().weights) == {*own, "contrast", "edge", "smooth"}
     with pytest.raises(InputError, match="flow"):
         SmallStageTask(config("flow", model=replace(NETWORK, flow=False)))
+
+
+def test_losses_of_labels_are_of_labelled_windows_alone(folder):
+    """Whatever stands where there is no label has no part in values and gradients; motion needs two labels in turn."""
+    settings = config("supervised", labels=0.5)
+    pool, task = data(folder, settings).train, SmallStageTask(settings).eval()
+    batch = pool.tensors(pool.items(0)[:6])
+    labelled = batch["labelled"]
+    assert labelled.any() and not labelled.all()
+    found = []
+    for hidden in (0.0, float("nan")):
+        changed = {
+            name: torch.where(labelled.view(*labelled.shape, *[1] * (batch[name].ndim - 2)), batch[name], hidden)
+            for name in ("orientation", "wrist", "joints", "shape")
+        }
+        task.zero_grad()
+        terms = task._terms(task.model, batch | changed)
+        torch.stack([term.values[term.counted].sum() for term in terms.values()]).sum().backward()
+        gradient = torch.cat([p.grad.flatten() for p in task.parameters() if p.grad is not None])
+        assert gradient.isfinite().all()
+        found.append(({name: term.values[labelled] for name, term in terms.items()}, gradient))
+        assert all(torch.equal(term.counted, labelled) for term in terms.values())
+    assert torch.equal(found[0][1], found[1][1])
+    behind = torch.cat([torch.zeros_like(labelled[:, :1]), labelled[:, :-1]], 1) & labelled
+    assert torch.equal(terms["motion"].values > 0, behind)

@@ -21,12 +21,11 @@ from evhands.inputs import InputConfig
 from evhands.models.paper_stages import StageConfig
 from evhands.models.small import SmallConfig, SmallEstimator
 from evhands.models.small_stages import SMALL_STAGE_WEIGHTS, pose_in_camera, run_windows, small_stage_losses
-from evhands.recipes import Task, Tensors, quick_bfloat16
+from evhands.recipes import SmallTask, Task, Tensors, quick_bfloat16
 from evhands.stage_data import StageTrainConfig
 from evhands.stage_task import StageTask, check_hand
 from evhands.types import HandPose, InputError
 
-BRANCH = "network.flow."
 STAGE_INPUTS = InputConfig(stride_us=66_667, voxel_bins=5)
 """Windows end to end that are not begun earlier: hand flow is that of the window and no longer."""
 STAGE_AUGMENT = AugmentConfig(noise=0.0)
@@ -37,7 +36,7 @@ STAGE_AUGMENT = AugmentConfig(noise=0.0)
 class SmallStageConfig(StageTrainConfig):
     """A whole run of one stage of `small`."""
 
-    model: SmallConfig = field(default_factory=lambda: SmallConfig(inputs=STAGE_INPUTS, flow=True))
+    model: SmallConfig = field(default_factory=lambda: SmallConfig(inputs=STAGE_INPUTS, recall=256, flow=True))
     epochs: int = 20
     batch: int = 12
     micro_batch: int = 12
@@ -83,6 +82,7 @@ class SmallStageTask(StageTask):
     config: SmallStageConfig
     model: SmallEstimator
     model_name = "small"
+    added = (*SmallTask.added, "network.flow.")
 
     def built(self) -> SmallEstimator:
         config = replace(self.config.model, hand=self.config.hand)
@@ -106,13 +106,9 @@ class SmallStageTask(StageTask):
         return self
 
     def begin_with(self, start: nn.Module) -> None:
-        """A model without the flow branch gives the rest: the branch then adds nothing yet."""
         assert isinstance(start, SmallEstimator)
         check_hand(start.config.hand, self.model.config.hand)
-        if self.config.model.flow and not start.config.flow:
-            own = {name: value for name, value in self.model.state_dict().items() if name.startswith(BRANCH)}
-            return self.take({**start.state_dict(), **own})
-        return super().begin_with(start)
+        super().begin_with(start)
 
     def terms(self, model: Any, hand: HandModel, batch: Tensors, config: StageConfig) -> dict[str, losses.Term]:
         bf16 = quick_bfloat16(batch["lnes"].device) if self.config.bf16 is None else self.config.bf16

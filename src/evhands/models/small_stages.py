@@ -7,6 +7,7 @@ true poses, `supervised` the network the labels, `semi` adds what events say abo
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from typing import Any
 
 import roma
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from evhands.hand.model import HandModel, pose_hand
 from evhands.losses import Term
-from evhands.models.paper_stages import PARTS, Stage, StageConfig, Tensors, shared_terms, true_poses
+from evhands.models.paper_stages import Stage, StageConfig, Tensors, shared_terms, true_poses
 from evhands.models.small import Decoded, SmallEstimator, SmallOutput, each, virtual_rotation
 from evhands.models.small_losses import SmallLossWeights, small_losses, small_target
 from evhands.types import HandPose
@@ -98,22 +99,28 @@ def pose_in_camera(
 
 
 def _label_terms(hand: HandModel, output: SmallOutput, decoded: Decoded, batch: Tensors) -> dict[str, Term]:
-    """The losses of `small_losses` where there is a label; nothing else is looked at, so that nothing else has a
-    gradient."""
+    """The losses of `small_losses` of windows with a label; `motion` of those behind another one with a label."""
     labelled = batch["labelled"]
     truth = true_poses(batch, hand)
-    chosen = replace(truth, **{name: getattr(truth, name)[labelled] for name in PARTS})
+    away = truth.wrist.new_tensor([0.0, 0.0, 0.5])  # where there is no label: anything that can be projected
+    truth = replace(truth, wrist=torch.where(labelled[..., None], truth.wrist, away))
     target = small_target(
-        pose_hand(hand, chosen).joints(), chosen.orientation, chosen.joints, chosen.shape, batch["crop_K"][labelled],
+        pose_hand(hand, truth).joints(), truth.orientation, truth.joints, truth.shape, batch["crop_K"],
         batch["lnes"].shape[-1],
     )  # fmt: skip
-    said = each(output, lambda value: value[labelled])
-    laid = Decoded(**{name: value[labelled] for name, value in vars(decoded).items()})
-    zeros = output.uv.new_zeros(labelled.shape)
-    return {
-        name: Term(zeros.masked_scatter(labelled, values), labelled)
-        for name, values in small_losses(said, laid, target).items()
-    }
+    values = small_losses(each(output, _windows_first), _each_field(decoded), _each_field(target))
+    terms = {name: Term(_windows_first(value), labelled) for name, value in values.items()}
+    both = labelled.clone()
+    both[:, 1:] &= labelled[:, :-1]
+    return terms | {"motion": Term(torch.where(both, terms["motion"].values, 0), labelled)}
+
+
+def _windows_first(value: Tensor) -> Tensor:
+    return value.transpose(0, 1)
+
+
+def _each_field(value: Any) -> Any:
+    return replace(value, **{name: _windows_first(field) for name, field in vars(value).items()})
 
 
 def _whole_crop(flow: Float[Tensor, "b windows 2 q q"], side_px: int) -> Float[Tensor, "b windows 1 2 s s"]:
