@@ -264,7 +264,9 @@ def make_start(setting: Setting) -> None:
         model = None if start is None else read_checkpoint(start / "model.pt", wanted="small").model
         with log_in(out):
             train(config, recipe, setting.data.train_data("source", config), out, start=model, device="cpu")
-    write_result(setting, "start", setting.runs / "start-flow" / "model.pt", {"minutes": 0.0})
+    write_result(
+        setting, "start", setting.runs / "start-flow" / "model.pt", {"minutes": 0.0, "steps": setting.start_steps}
+    )
 
 
 @contextlib.contextmanager
@@ -298,7 +300,6 @@ def write_result(setting: Setting, name: str, model: Path, told: dict[str, Any])
     assert isinstance(checkpoint.model, SmallEstimator)
     machine = environment()
     result = {
-        **told,
         "figures": score(checkpoint.model, test, constant_pose(setting.data)),
         "steps": checkpoint.meta.data["step"],
         "processor_minutes": checkpoint.meta.data["seconds"] / 60,
@@ -308,6 +309,7 @@ def write_result(setting: Setting, name: str, model: Path, told: dict[str, Any])
         "start": weights_digest(start),
         "training_set": contents(cache_recordings(setting.data.target, setting.data.cache)),
         "test_set": contents(test),
+        **told,
     }
     setting.results.mkdir(parents=True, exist_ok=True)
     with replacing(setting.results / f"{name}.json") as temporary:
