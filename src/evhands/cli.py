@@ -86,7 +86,7 @@ COMMANDS = {
         "train",
         "Train a model on prepared clips or on recordings; stop and resume at will.",
         "evhands train run --data clips",
-        {"start": "--from"},
+        {"start": "--from", "device": "--accelerator"},
     ),
 }
 
@@ -203,19 +203,28 @@ def _as_the_parser_spells_it(arguments: list[str], parser: ArgumentParser) -> li
 
 
 def _with_lists(arguments: list[str], parser: ArgumentParser) -> list[str]:
-    """`--data A --data B` as one list, which is how the parser takes one; a list that is written as one stays."""
+    """`--data A --data B` as one list, which is how the parser takes one; a list that is written as one stays.
+
+    YAML files may follow each other: `--published a.yml b.yml`.
+    """
     several = {o for a in parser._actions if "list[" in str(getattr(a, "_typehint", "")) for o in a.option_strings}
     found: dict[str, list[str]] = {}
     result: list[str] = []
+    open_list: list[str] = []
     following = iter(arguments)
     for argument in following:
         option, equals, value = argument.partition("=")
+        if argument.endswith((".yml", ".yaml")) and open_list and open_list[-1].endswith((".yml", ".yaml")):
+            open_list.append(argument)
+            continue
+        open_list = []
         if option not in several or option.endswith("+"):
             result.append(argument)
         elif (given := value if equals else next(following, "")).startswith("["):
             result += [option, given]
         else:
-            found.setdefault(option, []).append(given)
+            open_list = found.setdefault(option, [])
+            open_list.append(given)
     return result + [part for option, values in found.items() for part in (option, json.dumps(values))]
 
 

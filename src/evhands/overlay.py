@@ -7,7 +7,7 @@ came.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -83,13 +83,27 @@ def draw_events(events: Events, end_us: int, length_us: int, style: OverlayStyle
     least = np.clip(0.5 - 25.0 * len(events) / (width * height), 0.04, 0.5)
     weight = least + (1.0 - least) * (1.0 - age) ** 3
     pixel = events.y.astype(np.int64) * width + events.x
-    off, on = (np.bincount(pixel[events.p == p], weight[events.p == p], width * height) for p in (False, True))
+    on, off = (np.bincount(pixel[events.p == p], weight[events.p == p], width * height) for p in (True, False))
+    return draw_event_image(np.stack([on, off]).reshape(2, height, width), style)
+
+
+def draw_event_image(
+    image: Float[np.ndarray, "2 h w"], style: OverlayStyle = OverlayStyle(), usual: float | None = None
+) -> Picture:
+    """An image of events, channel 0 = ON, 1 = OFF, on the dark background: larger values brighter, ON blue, OFF red.
+
+    usual: the sum of both at which a pixel is about as bright as it gets; None = what a tenth of the pixels that are
+    not empty exceed.
+    """
+    height, width = image.shape[1:]
+    on, off = image.reshape(2, -1)
     total = off + on
     seen = total > 0
     if not seen.any():
         return np.full((height, width, 3), style.background, np.float32)
     # A fast hand gives tens of events a pixel, a slow one a single one: both shall be seen, neither as a blot.
-    strength = np.minimum(1.15 * (1.0 - np.exp(-1.2 * total / max(0.5, np.quantile(total[seen], 0.9)))), 1.0)
+    usual = max(0.5, np.quantile(total[seen], 0.9)) if usual is None else usual
+    strength = np.minimum(1.15 * (1.0 - np.exp(-1.2 * total / usual)), 1.0)
     blend = (on / np.where(seen, total, 1.0))[:, None]
     colour = blend * np.array(style.on_colour) + (1.0 - blend) * np.array(style.off_colour)
     background = np.array(style.background)
@@ -118,10 +132,15 @@ def draw_overlay(
         draw_skeleton(picture, _to_picture(joints, camera, scale), style)
         if style.side_view:
             _draw_side_view(picture, vertices, np.asarray(hand.faces), joints, style)
-    return _with_text(picture, text, confidence)
+    return with_text(picture, text, confidence)
 
 
-def draw_skeleton(picture: Picture, joints: Float[np.ndarray, "21 k"], style: OverlayStyle = OverlayStyle()) -> None:
+def draw_skeleton(
+    picture: Picture,
+    joints: Float[np.ndarray, "21 k"],
+    style: OverlayStyle = OverlayStyle(),
+    colours: Sequence[RGB] = FINGER_COLOURS,
+) -> None:
     """Draw 21 joints (u, v[, depth]) into the picture, far bones first, fingers in their colours, edges smooth."""
     depth = joints[:, 2] if joints.shape[1] > 2 else np.zeros(21)
     order = sorted(OPENPOSE21_BONES, key=lambda bone: -(depth[bone[0]] + depth[bone[1]]))
@@ -129,10 +148,10 @@ def draw_skeleton(picture: Picture, joints: Float[np.ndarray, "21 k"], style: Ov
     for parent, child in order:
         _draw_capsule(picture, joints[parent, :2], joints[child, :2], style.bone_px / 2 + 1.2, dark, 0.55)
     for parent, child in order:
-        colour = FINGER_COLOURS[(child - 1) // 4]
+        colour = colours[(child - 1) // 4]
         _draw_capsule(picture, joints[parent, :2], joints[child, :2], style.bone_px / 2, colour, 0.95)
     for joint in np.argsort(-depth):
-        colour = (1.0, 1.0, 1.0) if joint == 0 else FINGER_COLOURS[(joint - 1) // 4]
+        colour = (1.0, 1.0, 1.0) if joint == 0 else colours[(joint - 1) // 4]
         point = joints[joint, :2]
         _draw_capsule(picture, point, point, style.joint_px + 1.0, dark, 0.8)
         _draw_capsule(picture, point, point, style.joint_px, colour, 1.0)
@@ -319,7 +338,8 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def _with_text(picture: Picture, text: str, confidence: float | None) -> UInt8[np.ndarray, "h w 3"]:
+def with_text(picture: Picture, text: str, confidence: float | None = None) -> UInt8[np.ndarray, "h w 3"]:
+    """The finished picture, with a line of text in its corner and a bar of the confidence."""
     frame = Image.fromarray((np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
     size = max(11, min(20, frame.height // 32))
     x, y = size // 2 + 2, size // 2

@@ -21,6 +21,7 @@ from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.detector import STRIDE, Detector, DetectorConfig, detector_losses
 from evhands.models.small import Decoded, SmallConfig, SmallEstimator, SmallOutput
 from evhands.models.small_losses import SmallLossWeights, SmallTarget, small_losses, small_target
+from evhands.processes import Processes
 from evhands.types import InputError
 
 Tensors = dict[str, Tensor]
@@ -131,8 +132,19 @@ class Task(nn.Module, ABC):
     def figures(self, model: nn.Module, pool: Any) -> dict[str, float]:
         """Figures of merit of `model` (in evaluation mode) over all of a pool."""
 
+    def validated(self, model: nn.Module, pool: Any, processes: Processes) -> dict[str, float]:
+        """`figures`, in every process: here the first one does all the work."""
+        return processes.from_first(self.figures(model, pool) if processes.first else {})
+
+    def share(self, batch: Any, processes: Processes) -> tuple[Any, float]:
+        """What one of the processes takes of a batch, and its weight: so weighted, the losses of all add up."""
+        count = len(next(iter(batch.values())))
+        own = processes.share(count)
+        return {name: value[own] for name, value in batch.items()}, (own.stop - own.start) / count
+
     def parts(self, batch: Any) -> Iterable[Tensors]:
-        """The batch in parts that fit into memory; their losses, and so their gradients, are added."""
+        """The batch in parts that fit into memory, as many in every process; their losses, and so their gradients,
+        are added."""
         return [batch]
 
     def restored(self, lanes: Any, pool: Any) -> Any:
@@ -179,6 +191,12 @@ class SmallTask(Task):
         chosen = lanes.next[:, None] + lanes.stride[:, None] * np.arange(self.config.windows)
         batch = self.batch(lanes.rows, chosen, rng) | {"memory": lanes.memory}
         return batch, dataclasses.replace(lanes, next=chosen[:, -1] + lanes.stride)
+
+    def share(self, batch: Tensors, processes: Processes) -> tuple[Tensors, float]:
+        memory, rest = batch["memory"], {name: value for name, value in batch.items() if name != "memory"}
+        own = processes.share(len(memory))
+        shared = {name: value[:, own] for name, value in rest.items()} | {"memory": memory[own]}
+        return shared, (own.stop - own.start) / len(memory)
 
     def restored(self, lanes: Tensors, pool: Pool) -> Lanes:
         return Lanes.of(lanes, pool.take(np.array([0])).dtype)
@@ -240,14 +258,14 @@ class SmallTask(Task):
         turned = []
         for rows in row_batches(pool, 4):
             windows = rows["lnes"].shape[1]
-            batch = self.batch(rows, np.tile(np.arange(windows), (len(rows), 1)))
+            batch = on_device_of(model, self.batch(rows, np.tile(np.arange(windows), (len(rows), 1))))
             output, decoded, _ = self.outputs(model, batch)
             target = self._target(model, batch)
-            predicted, truth = decoded.joints.flatten(0, 1).numpy(), target.joints.flatten(0, 1).numpy()
+            predicted, truth = (each.joints.flatten(0, 1).cpu().numpy() for each in (decoded, target))
             errors["mpjpe_mm"].append(1000 * mpjpe(predicted, truth)["mpjpe21"])
             errors["pa_mpjpe_mm"].append(1000 * pa_mpjpe(predicted, truth)["pa_mpjpe21"])
             uv = (output.uv - target.uv).norm(dim=-1).mean(-1) * (model.input_config.size_px / 2)
-            errors["uv_px"].append(uv.flatten().numpy())
+            errors["uv_px"].append(uv.flatten().cpu().numpy())
             turned.append(np.tile(rows["turned"] > 0, windows))
         return _by_range({name: np.concatenate(values) for name, values in errors.items()}, np.concatenate(turned))
 
@@ -259,6 +277,12 @@ def _by_range(errors: dict[str, np.ndarray], turned: np.ndarray) -> dict[str, fl
         for prefix, chosen in (("", ~turned), ("free_", turned))
         for name, values in errors.items()
     }
+
+
+def on_device_of(model: nn.Module, batch: Tensors) -> Tensors:
+    """The batch where the model is."""
+    device = next(model.parameters()).device
+    return {name: value.to(device) for name, value in batch.items()}
 
 
 def _strides(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -306,7 +330,7 @@ class DetectorTask(Task):
         place, ratio = [], []
         for rows in row_batches(pool, 64):
             batch = self.batch(rows)
-            maps, box = model(batch["image"]), batch["box"]
+            maps, box = model(on_device_of(model, batch)["image"]).cpu(), batch["box"]
             cell = maps[:, 0].flatten(1).argmax(1)
             row, column = cell // maps.shape[-1], cell % maps.shape[-1]
             here = maps[torch.arange(len(maps)), :, row, column]

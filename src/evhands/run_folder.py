@@ -24,7 +24,9 @@ from evhands.types import InputError
 _PACKAGES = ("evhands", "torch", "numpy", "numba", "lightning")
 
 
-def describe_run(out: Path, recipe: str, config: Any, data: Mapping[str, Any], command: str) -> None:
+def describe_run(
+    out: Path, recipe: str, config: Any, data: Mapping[str, Any], command: str, processes: int = 1
+) -> None:
     """Write config.json, environment.json, data.json and, where the code differs from its commit, code.diff.
 
     InputError where the folder holds a run of another recipe.
@@ -32,7 +34,8 @@ def describe_run(out: Path, recipe: str, config: Any, data: Mapping[str, Any], c
     if (there := out / "config.json").exists() and (other := json.loads(there.read_text()).get("recipe")) != recipe:
         raise InputError(f"{out} holds a run of the recipe {other!r}, wanted {recipe!r}: choose another folder.")
     _write(out / "config.json", {"recipe": recipe, **dataclasses.asdict(config)})
-    _write(out / "environment.json", {"command": command, "code": code_version(), **environment()})
+    told = {"command": command, "processes": processes, "code": code_version()}
+    _write(out / "environment.json", told | environment())
     _write(out / "data.json", data)
     if difference := _git("diff", "HEAD"):
         with replacing(out / "code.diff") as temporary:

@@ -20,7 +20,8 @@ from evhands.hand.model import HandModel, load_hand, pose_hand
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.estimator import Estimator
 from evhands.models.paper_stages import StageConfig
-from evhands.recipes import Task, Tensors
+from evhands.processes import ALONE, Processes
+from evhands.recipes import Task, Tensors, on_device_of
 from evhands.stage_data import Sequences, StageTrainConfig
 from evhands.types import HandPose, InputError
 
@@ -39,11 +40,12 @@ class Place:
 
 @dataclass(frozen=True)
 class StageBatch:
-    """Items of one step, not yet cut from the recordings."""
+    """Items of one step, not yet cut from the recordings, and who takes their parts."""
 
     pool: Sequences
     items: Items
     epoch: int
+    processes: Processes = ALONE
 
 
 class StageTask(Task):
@@ -88,12 +90,21 @@ class StageTask(Task):
     def restored(self, lanes: dict[str, int], pool: Sequences) -> Place:
         return Place(**lanes)
 
+    def share(self, batch: StageBatch, processes: Processes) -> tuple[StageBatch, float]:
+        return replace(batch, processes=processes), 1.0
+
     def parts(self, batch: StageBatch) -> Iterator[Tensors]:
-        """Micro-batches; `count_*` says by how many values of the whole batch each loss is divided."""
+        """Micro-batches; `count_*` says by how many values of the whole batch each loss is divided.
+
+        They are those of a single process, dealt out; smaller ones where there would be too few for all. One that
+        stands in where there are no more is divided by infinity.
+        """
         labelled = torch.from_numpy(batch.items.label[:, -batch.pool.outputs :] >= 0)
         counts = {f"count_{name}": count for name, count in term_counts(labelled).items()}
-        for items in in_parts(batch.items, self.config.micro_batch):
-            yield batch.pool.tensors(items, batch.epoch) | counts
+        nothing = {name: torch.tensor(torch.inf) for name in counts}
+        size = min(self.config.micro_batch, -(-len(batch.items) // batch.processes.count))
+        for items, counted in batch.processes.dealt(list(in_parts(batch.items, size))):
+            yield batch.pool.tensors(items, batch.epoch) | (counts if counted else nothing)
 
     def forward(self, batch: Tensors) -> tuple[Tensors, None]:
         terms = self._terms(self.model, batch)
@@ -105,17 +116,20 @@ class StageTask(Task):
         config = replace(self.stage_config, size=size)
         return self.terms(model, self.hand.to(batch["lnes"].device), batch, config)
 
-    @torch.no_grad()
     def figures(self, model: nn.Module, pool: Sequences) -> dict[str, float]:
         """Over all labels alike: MPJPE and PA-MPJPE (21 joints) and the distance of the wrist, in millimetres; of the
         stage flow its loss, in the unit of the stage."""
-        device = next(model.parameters()).device
+        return self.validated(model, pool, ALONE)
+
+    @torch.no_grad()
+    def validated(self, model: nn.Module, pool: Sequences, processes: Processes) -> dict[str, float]:
+        """`figures`, every process with its share of the items."""
         found: dict[str, list[np.ndarray]] = {}
-        for items in in_parts(pool.items(0), self.config.micro_batch):
-            batch = {name: value.to(device) for name, value in pool.tensors(items).items()}
-            for name, values in self._errors(model, batch).items():
-                found.setdefault(name, []).append(values)
-        return {name: float(np.concatenate(values).mean()) for name, values in found.items()}
+        for items, counted in processes.dealt(list(in_parts(pool.items(0), self.config.micro_batch))):
+            for name, values in self._errors(model, on_device_of(model, pool.tensors(items))).items():
+                found.setdefault(name, []).append(values[: len(values) * counted])
+        everyone = processes.gathered(found)
+        return {name: float(np.concatenate([v for each in everyone for v in each[name]]).mean()) for name in found}
 
     def _errors(self, model: nn.Module, batch: Tensors) -> dict[str, np.ndarray]:
         if self.config.stage == "flow":

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,11 @@ from evhands.data.shards import ShardPool
 from evhands.files import replacing
 from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
 from evhands.paper_recipes import PAPER_RECIPES
+from evhands.processes import DeviceConfig, Processes, launch
 from evhands.recipes import RECIPES, LoopConfig, Task
 from evhands.run_folder import append_row, checksum, describe_run
 from evhands.small_recipes import SMALL_STAGE_RECIPES
+from evhands.training_pictures import pictures
 from evhands.types import InputError
 
 ALL_RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {**RECIPES, **PAPER_RECIPES, **SMALL_STAGE_RECIPES}
@@ -46,6 +48,11 @@ class TrainData:
     card: dict[str, Any]
 
 
+def launched(out: Path, config: DeviceConfig = DeviceConfig()) -> Fabric:
+    """The processes of a run whose folder is `out`, running."""
+    return launch(config, [TensorBoardLogger(out, name="", version="")])
+
+
 def train(
     config: LoopConfig,
     recipe: str,
@@ -55,64 +62,45 @@ def train(
     start: nn.Module | None = None,
     device: str = "auto",
     command: str = "",
+    fabric: Fabric | None = None,
 ) -> Path:
     """Train a recipe on a folder's shards (`data`/train, validated on `data`/val), or on data given; returns the path
-    of the model at the end. start: a model whose weights a new run begins with."""
-    data = data if isinstance(data, TrainData) else _shards(data)
-    fabric = Fabric(accelerator=device, devices=1, loggers=[TensorBoardLogger(out, name="", version="")])
+    of the model at the end. start: a model whose weights a new run begins with. fabric: the processes of the run, of
+    which the first one writes; without it this one alone, on `device`."""
+    fabric = fabric or launched(out, DeviceConfig(accelerator=device))
+    data = data if isinstance(data, TrainData) else shards(data)
+    run = begun(config, recipe, data, out, fabric, start, command)
+    progress, lanes = _resume(run)
+    _check_agreement(run, progress)
+    figures = _loop(run, config, recipe, progress, lanes) or _validated(run, progress)
+    if run.processes.first:
+        save_checkpoint(out / "model.pt", run.task.model_name, run.average, _meta(run, progress, figures))
+    fabric.barrier()
+    return out / "model.pt"
+
+
+def begun(
+    config: LoopConfig, recipe: str, data: TrainData, out: Path, fabric: Fabric, start: nn.Module | None, command: str
+) -> Run:
+    """A run before its first step, its folder described."""
+    processes = Processes.of(fabric)
     fabric.seed_everything(config.seed, verbose=False)
     task = ALL_RECIPES[recipe][1](config)
     if start is not None:
         task.begin_with(start)
-    describe_run(out, recipe, config, data.card, command)
+    processes.first_alone(lambda: describe_run(out, recipe, config, data.card, command, processes.count))
     step, optimizer = fabric.setup(task.train(), _optimizer(task, config))  # train() is what freezes frozen norms
-    run = _Run(out, fabric, task, step, optimizer, copy.deepcopy(task.model).eval(), data, command)
-    steps, validate_every = task.steps(data.train), task.validate_every(data.train)
-    progress, lanes = _resume(run)
-    figures: dict[str, float] = {}
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, refresh_per_second=1) as bar:
-        row = bar.add_task(recipe, total=steps, completed=progress["step"])
-        clock = time.process_time if config.processor_time else time.monotonic
-        began, saved = clock() - progress["seconds"], time.monotonic()
-        try:
-            while (share := _share(config, steps, progress)) < 1:
-                rate = config.learning_rate * _schedule(config, share, progress["step"])
-                batch, lanes = task.sample(data.train, np.random.default_rng((config.seed, progress["step"])), lanes)
-                losses, norm, memory = _optimise(run, config, rate, batch)
-                if lanes is not None and memory is not None:
-                    lanes = dataclasses.replace(lanes, memory=memory)
-                progress["step"] += 1
-                before, progress["seconds"] = progress["seconds"], clock() - began
-                _average(run.average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
-                bar.update(row, completed=progress["step"], description=f"{recipe} loss {losses['total']:.3f}")
-                if progress["step"] % 50 == 0 or progress["step"] == 1:
-                    data.train.refresh()
-                    told = {"gradient_norm": norm, "rate": rate, "step_s": progress["seconds"] - before}
-                    told |= {f"loss/{name}": value for name, value in losses.items()}
-                    fabric.log_dict(told, progress["step"])
-                figures = {}
-                if progress["step"] % validate_every == 0:
-                    figures = _validated(run, progress)
-                    values = {**progress, "clips": len(data.train), "loss": losses["total"], **figures}
-                    append_row(out, values)
-                    bar.console.print("  ".join(f"{k} {v:.4g}" for k, v in values.items()))
-                if time.monotonic() - saved > config.save_every_s:
-                    _save(run, progress, lanes)
-                    saved = time.monotonic()
-        finally:  # an interrupted run goes on at this very step
-            _save(run, progress, lanes)
-    figures = figures or _validated(run, progress)
-    save_checkpoint(out / "model.pt", task.model_name, run.average, _meta(run, progress, figures))
-    return out / "model.pt"
+    average = copy.deepcopy(task.model).eval()
+    return Run(out, fabric, processes, task, step, optimizer, average, data, command)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
+class Run:
     """The parts of a run that stay the same ones while it goes on."""
 
     out: Path
     fabric: Fabric
+    processes: Processes
     task: Task
     step: Any
     optimizer: Any
@@ -121,26 +109,63 @@ class _Run:
     command: str
 
 
+def _loop(run: Run, config: LoopConfig, recipe: str, progress: dict[str, Any], lanes: Any) -> dict[str, float]:
+    """All steps that are left, counted in `progress`; the figures of a validation after the very last one."""
+    task, data, first = run.task, run.data, run.processes.first
+    steps, validate_every = task.steps(data.train), task.validate_every(data.train)
+    figures: dict[str, float] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, refresh_per_second=1, disable=not first) as bar:
+        row = bar.add_task(recipe, total=steps, completed=progress["step"])
+        clock = time.process_time if config.processor_time else time.monotonic
+        began, saved = clock() - progress["seconds"], time.monotonic()
+        try:
+            while (share := _share(config, steps, progress)) < 1:
+                rate = config.learning_rate * _schedule(config, share, progress["step"])
+                batch, behind = task.sample(data.train, np.random.default_rng((config.seed, progress["step"])), lanes)
+                losses, norm, memory = _optimise(run, config, rate, batch, clock() - began)
+                if behind is not None and memory is not None:
+                    behind = dataclasses.replace(behind, memory=memory)
+                lanes, before = behind, progress["seconds"]
+                progress["step"], progress["seconds"] = progress["step"] + 1, losses.pop("seconds")
+                _average(run.average, task.model, min(config.average, progress["step"] / (progress["step"] + 20)))
+                bar.update(row, completed=progress["step"], description=f"{recipe} loss {losses['total']:.3f}")
+                if progress["step"] % 50 == 0 or progress["step"] == 1:
+                    if run.processes.count == 1:  # several must draw from the same rows
+                        data.train.refresh()
+                    told = {"gradient_norm": norm, "rate": rate, "step_s": progress["seconds"] - before}
+                    told |= {f"loss/{name}": value for name, value in losses.items()}
+                    run.fabric.log_dict(told, progress["step"])
+                figures = {}
+                if progress["step"] % validate_every == 0:
+                    figures = _validated(run, progress)
+                    values = {**progress, "clips": len(data.train), "loss": losses["total"], **figures}
+                    if first:
+                        append_row(run.out, values)
+                        bar.console.print("  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+                if time.monotonic() - saved > config.save_every_s:
+                    _save(run, progress, lanes)
+                    saved = time.monotonic()
+        finally:  # an interrupted run goes on at this very step
+            _save(run, progress, lanes)
+    return figures
+
+
 def _optimizer(task: Task, config: LoopConfig) -> torch.optim.Optimizer:
     kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optimizer]
     learning = [parameter for parameter in task.model.parameters() if parameter.requires_grad]
     return kind(learning, lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
-def _optimise(run: _Run, config: LoopConfig, rate: float, batch: Any) -> tuple[dict[str, float], float, Any]:
-    """One step at a learning rate; returns the losses by name with `total`, their weighted sum, the norm of the
-    gradients before they are clipped, and the memory that the clips are left with."""
+def _optimise(
+    run: Run, config: LoopConfig, rate: float, batch: Any, seconds: float
+) -> tuple[dict[str, float], float, Any]:
+    """One step at a learning rate; returns the losses by name with `total`, their weighted sum, and `seconds`, of the
+    first process; the norm of the gradients before they are clipped, and the memory that the clips are left with."""
     for group in run.optimizer.param_groups:
         group["lr"] = rate
-    told: dict[str, float] = {}
-    memory = None
-    for part in run.task.parts(batch):
-        values, memory = run.step(run.fabric.to_device(part))
-        losses = {name: value.mean() for name, value in values.items()}
-        losses["total"] = torch.stack([weight * losses[name] for name, weight in config.weights.items()]).sum()
-        run.fabric.backward(losses["total"])
-        for name, value in losses.items():
-            told[name] = told.get(name, 0.0) + float(value.detach())
+    told, memory = gradients(run, config, batch)
+    told = run.processes.added(told | {"seconds": seconds * run.processes.first}, run.fabric.device)
     limit = math.inf if config.clip_norm is None else config.clip_norm
     norm = run.fabric.clip_gradients(run.step, run.optimizer, max_norm=limit, error_if_nonfinite=False)
     assert norm is not None
@@ -152,23 +177,60 @@ def _optimise(run: _Run, config: LoopConfig, rate: float, batch: Any) -> tuple[d
     return told, float(norm), memory
 
 
-def _validated(run: _Run, progress: dict[str, Any]) -> dict[str, float]:
+def gradients(run: Run, config: LoopConfig, batch: Any) -> tuple[dict[str, float], Any]:
+    """Leave the gradients of a whole batch in the model of every process, whose parts this one takes its share of.
+
+    Returns this process's part of the losses, and the memory of all clips.
+    """
+    share, weight = run.task.share(batch, run.processes)
+    told: dict[str, float] = {}
+    memory = None
+    for part, last in _and_whether_last(run.task.parts(share)):
+        with run.fabric.no_backward_sync(run.step, enabled=not last):
+            values, memory = run.step(run.fabric.to_device(part))
+            losses = {name: value.mean() * weight for name, value in values.items()}
+            losses["total"] = torch.stack([w * losses[name] for name, w in config.weights.items()]).sum()
+            run.fabric.backward(losses["total"] * run.processes.count)  # of which processes take the mean
+        for name, value in losses.items():
+            told[name] = told.get(name, 0.0) + float(value.detach())
+    if memory is not None and run.processes.count > 1:
+        memory = torch.cat(run.processes.gathered(memory.cpu()))
+    return told, memory
+
+
+def _and_whether_last(parts: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    waiting: list[Any] = []
+    for part in parts:
+        if waiting:
+            yield waiting.pop(), False
+        waiting.append(part)
+    for part in waiting:
+        yield part, True
+
+
+def _validated(run: Run, progress: dict[str, Any]) -> dict[str, float]:
     """Figures over all of validation; the best model so far is kept as best.pt."""
-    figures = run.task.figures(run.average, run.data.held_out)
+    run.processes.same_buffers(run.average)
+    figures = run.task.validated(run.average, run.data.held_out, run.processes)
     run.fabric.log_dict({f"val/{name}": value for name, value in figures.items()}, progress["step"])
+    if run.processes.first and isinstance(board := run.fabric.logger, TensorBoardLogger):
+        for name, picture in pictures(run.task, run.average, run.data.held_out).items():
+            board.experiment.add_image(name, picture, progress["step"], dataformats="HWC")
     if figures[run.task.best_by] < progress.get("best", math.inf):
         progress["best"] = figures[run.task.best_by]
-        save_checkpoint(run.out / "best.pt", run.task.model_name, run.average, _meta(run, progress, figures))
+        if run.processes.first:
+            save_checkpoint(run.out / "best.pt", run.task.model_name, run.average, _meta(run, progress, figures))
     return figures
 
 
-def _meta(run: _Run, progress: dict[str, Any], figures: dict[str, float]) -> CheckpointMeta:
+def _meta(run: Run, progress: dict[str, Any], figures: dict[str, float]) -> CheckpointMeta:
     counts = {"train_clips": len(run.data.train), "val_clips": len(run.data.held_out)}
     told = {**counts, **run.data.card, **progress}
     return CheckpointMeta(data=told, seed=run.task.config.seed, command=run.command, figures=figures)
 
 
-def _shards(folder: Path) -> TrainData:
+def shards(folder: Path) -> TrainData:
+    """What `evhands prepare` has written into a folder; InputError where that is not enough to train on."""
     data = TrainData(ShardPool(folder / "train"), ShardPool(folder / "val"), _data_card(folder))
     if not (len(data.train) and len(data.held_out)):
         raise InputError(
@@ -198,7 +260,9 @@ def _average(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.copy_(value)
 
 
-def _save(run: _Run, progress: dict[str, Any], lanes: Any) -> None:
+def _save(run: Run, progress: dict[str, Any], lanes: Any) -> None:
+    if not run.processes.first:
+        return
     state = {
         "model": run.task.model.state_dict(),
         "average": run.average.state_dict(),
@@ -210,7 +274,7 @@ def _save(run: _Run, progress: dict[str, Any], lanes: Any) -> None:
         torch.save(state, temporary)
 
 
-def _resume(run: _Run) -> tuple[dict[str, Any], Any]:
+def _resume(run: Run) -> tuple[dict[str, Any], Any]:
     if not (run.out / "last.pt").exists():
         return {"step": 0, "seconds": 0.0}, None
     state = torch.load(run.out / "last.pt", weights_only=True, map_location="cpu")
@@ -219,6 +283,21 @@ def _resume(run: _Run) -> tuple[dict[str, Any], Any]:
     run.optimizer.load_state_dict(state["optimizer"])
     lanes = state["lanes"]
     return dict(state["progress"]), None if lanes is None else run.task.restored(lanes, run.data.train)
+
+
+def _check_agreement(run: Run, progress: dict[str, Any]) -> None:
+    """InputError where processes see another run folder or other data: they could not keep step."""
+    everyone = run.processes.gathered((progress["step"], len(run.data.train), len(run.data.held_out)))
+
+    def check() -> None:
+        if len(set(everyone)) > 1:
+            raise InputError(
+                f"The processes found different things (steps done, items to train on, to validate on): {everyone}. "
+                f"Wanted the same for all: let {run.out} and the data lie where every node sees them, and let nothing "
+                "be written to the data meanwhile."
+            )
+
+    run.processes.first_alone(check)
 
 
 def _data_card(data: Path) -> dict[str, Any]:

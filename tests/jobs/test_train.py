@@ -78,3 +78,26 @@ def test_what_cannot_be_trained_is_one_paragraph(folders, tmp_path, capsys):
     assert "labels" in fails(capsys, out, "--data", one, "--labels", "0.1")
     assert "micro" in fails(capsys, out, *flow, one, "--settings.micro_bach", "2")
     assert not (out / "last.pt").exists()
+
+
+def test_published_files_are_a_recipe(folders, tmp_path, capsys):
+    """A stage from YAML files of the published kind, flags over them; what they cannot say here is refused by name."""
+    one, two = folders
+    first, second = tmp_path / "train.yml", tmp_path / "merge.yml"
+    first.write_text("data: {data_dir: nowhere, val_subject: [7], train_subject: [5], eval_subject: [1]}\n"
+                     "method: {flow: {train: true, fixed: false}, optimizers: {flow_encoder: {lr: 1e-4}}}\n"
+                     "preprocess: {batch_size: 16, num_workers: 8}\nloss: {flow: {weight: 10.0}}\n")  # fmt: skip
+    second.write_text("method: {optimizers: {flow_encoder: {lr: 2e-4}}}\n")
+    yaml = tmp_path / "tiny.yaml"
+    yaml.write_text(json.dumps({"settings": TINY}))
+    published = ["--published", str(first), str(second)]
+    assert main(["train", str(tmp_path / "run"), *published, "--config", str(yaml), "--data", str(one), "--data",
+                 str(two), "--cache", str(tmp_path / "cache"), "--device", "cpu", "--steps", "1"]) == 0  # fmt: skip
+    told = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert (told["recipe"], told["learning_rate"], told["batch"], told["split"]["test"]) == ("flow", 2e-4, 2, ["1"])
+    assert "Without effect: preprocess.num_workers (" in capsys.readouterr().out
+    assert "'flow'" in fails(capsys, tmp_path / "other", *published, "--recipe", "semi")
+    second.write_text("preprocess: {repre: ECI}\n")
+    assert "preprocess.repre" in fails(capsys, tmp_path / "other", *published)
+    second.write_text("exper: {mode: eval}\n")
+    assert "exper.mode" in fails(capsys, tmp_path / "other", *published)

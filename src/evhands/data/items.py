@@ -218,16 +218,20 @@ def evaluation_items(recordings: Sequence[CachedRecording], config: EvaluationCo
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Subjects of tests and of validation; all others are for training."""
+    """Subjects of tests, of validation and of training: None = all others."""
 
     test: tuple[str, ...] = TEST_SUBJECTS
     validation: tuple[str, ...] = ("7",)
+    train: tuple[str, ...] | None = None
 
 
 def split_by_subject(
     recordings: Sequence[CachedRecording], config: SplitConfig = SplitConfig()
 ) -> dict[str, list[CachedRecording]]:
-    """`train`, `validation` and `test`, by the subject that the tags name; a recording without tags is an error."""
+    """`train`, `validation` and `test`, by the subject that the tags name; a recording without tags is an error.
+
+    A subject that is named for training and for one of the others is not trained on.
+    """
     if both := set(config.test) & set(config.validation):
         raise InputError(f"Subjects {sorted(both)} are for tests and for validation. Wanted each in one; choose.")
     if untold := [recording.name for recording in recordings if recording.tags is None]:
@@ -239,7 +243,8 @@ def split_by_subject(
     for recording in recordings:
         subject = "" if recording.tags is None else recording.tags.subject
         where = "test" if subject in config.test else "validation" if subject in config.validation else "train"
-        parts[where].append(recording)
+        if where != "train" or config.train is None or subject in config.train:
+            parts[where].append(recording)
     return parts
 
 

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from lightning.fabric import Fabric
 from torch import nn
 
 from evhands.data.shards import ShardConfig
 from evhands.models.checkpoint import checkpoint_path, read_checkpoint
+from evhands.models.paper import PaperConfig, PaperEstimator
+from evhands.models.published import load_published
+from evhands.processes import DeviceConfig, Processes
+from evhands.published_config import PublishedConfig, read_published
 from evhands.settings import changed
 from evhands.simulated_rows import MemoryRows, RowSeries, StreamedRows, make_row
 from evhands.stage_data import StageTrainConfig, builds_on_flow, stage_data
-from evhands.training import ALL_RECIPES, TrainData
+from evhands.training import ALL_RECIPES, TrainData, launched, shards
 from evhands.training import train as run
 from evhands.types import InputError
 
@@ -40,9 +45,9 @@ def train(
     *,
     data: list[Path] | None = None,
     simulate: int = 0,
-    recipe: Literal[
-        "small", "detector", "flow", "supervised", "semi", "small-flow", "small-supervised", "small-semi"
-    ] = "small",
+    recipe: Literal["small", "detector", "flow", "supervised", "semi", "small-flow", "small-supervised", "small-semi"]
+    | None = None,
+    published: list[Path] | None = None,
     start: str | None = None,
     labels: float | None = None,
     hand: str | None = None,
@@ -56,6 +61,9 @@ def train(
     settings: dict[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
+    devices: int | None = None,
+    nodes: int | None = None,
+    strategy: Literal["auto", "ddp"] = "auto",
     threads: int = 1,
 ) -> None:
     """Train a model: `small` and the detector on clips, the three stages of a network on recordings.
@@ -73,9 +81,11 @@ def train(
         data: folder with the shards of `evhands prepare`; of the stages a folder of recordings, and may be
             given several times.
         simulate: instead of --data, processes that simulate fresh clips while the training runs, without any file.
-        recipe: what to train.
+        recipe: what to train (small when left out).
+        published: YAML files of the published code, a later one over an earlier one, instead of a recipe; whatever else
+            is given goes over them.
         start: begin with the weights of a model that ships with evhands (small) or of a checkpoint, instead of random
-            ones; the stages supervised and semi need the one of the stage before.
+            ones; the stages supervised and semi need the one of the stage before. May be a published .ckpt.
         labels: share of the annotations that the stages may see.
         hand: hand model of the labels of the stages, open or the path of MANO_RIGHT.pkl.
         cache: where recordings are kept decoded; OUT/cache when left out.
@@ -87,29 +97,95 @@ def train(
         learning_rate: at its peak.
         settings: any other field of the recipe, as --settings.micro_batch 2 or --settings.split.validation '["7"]'.
         seed: of the first weights and of the order of the data.
-        device: cpu, cuda or auto.
-        threads: threads of torch on the CPU.
+        device: cpu, cuda, mps or auto.
+        devices: processes a node, each with a GPU of its own; a step is the same one whatever their number. 1 when
+            left out, or as many as torchrun or SLURM started.
+        nodes: ... and how many nodes; start the command on each with torchrun or srun.
+        strategy: how the processes work together; ddp is all there is.
+        threads: threads of torch on the CPU, of each process.
     """
-    torch.set_num_threads(threads)
     given: dict[str, Any] = {
         "labels": labels, "hand": hand, "epochs": epochs, "hours": hours, "steps": steps, "images": images,
         "batch": batch, "learning_rate": learning_rate, "seed": seed,
     }  # fmt: skip
     changes = {name: value for name, value in given.items() if value is not None} | (settings or {})
+    told = None if published is None else _published(published, recipe)
+    if told is not None:
+        recipe, changes = told.recipe, _of_published(told, hand) | changes  # type: ignore[assignment]
+        data = data or (None if told.data is None else [told.data])
+        start = start or (None if told.start is None else str(told.start))
+        devices = devices or told.devices
+    recipe = recipe or "small"
     config = changed(ALL_RECIPES[recipe][0](), changes)
     _check(config)
-    first = None if start is None else read_checkpoint(checkpoint_path(start), wanted=_model_of(recipe)).model
+    first = None if start is None else _read_start(start, recipe)
     command = "evhands " + shlex.join(sys.argv[1:])
+    _check_source(config, data, simulate, first)
+    fabric = launched(out, DeviceConfig(accelerator=device, devices=devices, nodes=nodes, strategy=strategy))
+    torch.set_num_threads(threads)  # a launcher has set its own
+    processes = Processes.of(fabric)
+    tell = print if processes.first else _silent
+    for line in () if told is None else _without_effect(told):
+        tell(line)
     if isinstance(config, StageTrainConfig):
-        source = _recordings(config, data, simulate, cache or out / "cache", first)
-        path = run(config, recipe, source, out, start=first, device=device, command=command)
-    elif (data is None) == (simulate <= 0) or (data is not None and len(data) != 1):
-        raise InputError("Wanted either --data FOLDER (of `evhands prepare`) or --simulate PROCESSES, one of the two.")
+        folders, place = data or [], cache or out / "cache"
+        source = processes.first_then_others(lambda: _recordings(config, folders, place, tell))
+        path = run(config, recipe, source, out, start=first, command=command, fabric=fabric)
     elif data is None:
-        path = _while_simulating(config, recipe, simulate, out, first, device, command)
+        processes.first_alone(lambda: _check_alone(processes))
+        path = _while_simulating(config, recipe, simulate, out, first, fabric, command)
     else:
-        path = run(config, recipe, data[0], out, start=first, device=device, command=command)
-    print(f"Wrote {path}, and beside it the best by validation, best.pt.{_NEXT[recipe]}".replace("MODEL", str(path)))
+        folder = data[0]
+        clips = processes.first_then_others(lambda: shards(folder))
+        path = run(config, recipe, clips, out, start=first, command=command, fabric=fabric)
+    tell(f"Wrote {path}, and beside it the best by validation, best.pt.{_NEXT[recipe]}".replace("MODEL", str(path)))
+
+
+def _silent(*_: Any) -> None: ...
+
+
+def _published(paths: Sequence[Path], recipe: str | None) -> PublishedConfig:
+    told = read_published(paths)
+    if told.mode != "train":
+        raise InputError(f"exper.mode = {told.mode!r}. Wanted train; what evaluates is another command.")
+    if recipe not in (None, told.recipe):
+        raise InputError(f"The published files are of the stage {told.recipe!r}, --recipe is {recipe!r}. Wanted one.")
+    return told
+
+
+def _of_published(told: PublishedConfig, hand: str | None) -> dict[str, Any]:
+    """Settings of published files. The path of the hand model is checked where no other was given."""
+    if told.hand is None or hand is not None:
+        return told.settings
+    if not told.hand.is_file():
+        raise InputError(
+            f"data.smplx_path: found no MANO_RIGHT.pkl at {told.hand}. Wanted its path or its folder; correct it, or "
+            "give --hand."
+        )
+    return told.settings | {"hand": str(told.hand)}
+
+
+def _without_effect(told: PublishedConfig) -> Iterator[str]:
+    """Lines that say which published keys change nothing here, by the reason."""
+    for reason in dict.fromkeys(told.without_effect.values()):
+        keys = [key for key, why in told.without_effect.items() if why == reason]
+        yield f"Without effect: {', '.join(keys)} ({reason})."
+
+
+def _read_start(start: str, recipe: str) -> nn.Module:
+    """The model to begin with: ours, or a published checkpoint."""
+    path = checkpoint_path(start)
+    if path.suffix != ".ckpt" or _model_of(recipe) != "paper":
+        return read_checkpoint(path, wanted=_model_of(recipe)).model
+    found = load_published(path)
+    if found.estimator is not None:
+        return found.estimator
+    if found.hand is None:
+        raise InputError(f"{path} holds a FlowNet alone. Wanted a checkpoint of a training; choose another.")
+    model = PaperEstimator(PaperConfig(hand_model="mano")).use_hand(found.hand)
+    assert model.flow is not None
+    model.flow.load_state_dict(found.flow.state_dict())
+    return model
 
 
 def _model_of(recipe: str) -> str:
@@ -122,9 +198,14 @@ def _check(config: Any) -> None:
             raise InputError(f"{name} = {value}. Wanted more than zero; correct it, or leave it out.")
 
 
-def _recordings(
-    config: StageTrainConfig, folders: Sequence[Path] | None, simulate: int, cache: Path, start: nn.Module | None
-) -> TrainData:
+def _check_source(config: Any, folders: Sequence[Path] | None, simulate: int, start: nn.Module | None) -> None:
+    """InputError where a recipe cannot learn from what was given; nothing is read yet."""
+    if not isinstance(config, StageTrainConfig):
+        if (folders is None) == (simulate <= 0) or (folders is not None and len(folders) != 1):
+            raise InputError(
+                "Wanted either --data FOLDER (of `evhands prepare`) or --simulate PROCESSES, one of the two."
+            )
+        return
     if not folders or simulate > 0:
         raise InputError(
             f"The stage {config.stage} learns from recordings. Wanted --data FOLDER of them, once or several times, "
@@ -141,13 +222,24 @@ def _recordings(
             f"The flow network is frozen in the stage {config.stage}, and without --from it would be a random one. "
             "Wanted --from CHECKPOINT of the stage before: train flow first, then supervised, then semi."
         )
-    train, held_out, card = stage_data(folders, cache, config, print)
-    print(f"{len(train)} items to train on, {len(held_out)} to validate on.")
+
+
+def _check_alone(processes: Processes) -> None:
+    if processes.count > 1:
+        raise InputError(
+            f"--simulate in {processes.count} processes: each would see other clips. Wanted the same for all; make "
+            "them first with `evhands prepare`, or take one process."
+        )
+
+
+def _recordings(config: StageTrainConfig, folders: Sequence[Path], cache: Path, tell: Callable[..., None]) -> TrainData:
+    train, held_out, card = stage_data(folders, cache, config, tell)
+    tell(f"{len(train)} items to train on, {len(held_out)} to validate on.")
     return TrainData(train, held_out, card)
 
 
 def _while_simulating(
-    config: Any, recipe: str, workers: int, out: Path, start: nn.Module | None, device: str, command: str
+    config: Any, recipe: str, workers: int, out: Path, start: nn.Module | None, fabric: Fabric, command: str
 ) -> Path:
     """Train on rows that other processes make meanwhile; validate on clips simulated first."""
     series, shard = RowSeries(seed=config.seed), ShardConfig()
@@ -156,4 +248,4 @@ def _while_simulating(
         rows = [make_row(series.held_out(), i, shard) for i in range(VALIDATION_CLIPS)]
         stream.wait_for(FIRST_CLIPS)
         data = TrainData(stream, MemoryRows(np.stack(rows)), {"shares": asdict(series.shares), "streamed": True})
-        return run(config, recipe, data, out, start=start, device=device, command=command)
+        return run(config, recipe, data, out, start=start, command=command, fabric=fabric)

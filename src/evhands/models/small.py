@@ -311,6 +311,13 @@ class SmallEstimator(Estimator):
         self.network = SmallNetwork(config)
         self.hand: HandModel = load_hand(config.hand)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SmallEstimator:
+        """What moves the weights to a device or into another type takes the hand along."""
+        super()._apply(fn, recurse)
+        weight = next(self.network.parameters())
+        self.hand = self.hand.to(weight.device, weight.dtype)
+        return self
+
     def initial_state(self, batch: int) -> Tensor:
         cells = self.config.inputs.size_px // 16
         weight = self.network.memory.from_state.weight
