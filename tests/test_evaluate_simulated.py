@@ -51,9 +51,9 @@ class Oracle:
 
     def detect(self, window, camera):
         if self.blind:
-            return None
+            return ()
         pixels = self.clip.joints_px[self.rows[window.end_us]]
-        return Seen(pixels)
+        return (Seen(pixels),)
 
 
 class Seen:

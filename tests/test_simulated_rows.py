@@ -7,10 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from evhands.cli import main
 from evhands.data.shards import ShardConfig, write_shard
+from evhands.geometry import project
+from evhands.inputs import OVERVIEW_SIZE
+from evhands.jobs.prepare import prepare
 from evhands.jobs.train import train
+from evhands.models.detector import hand_in
 from evhands.sim.presets import HOLDING, TrainShares
 from evhands.simulated_rows import ROW_SHARES, RowSeries, StreamedRows, make_clip, make_row
 from evhands.types import InputError
@@ -59,6 +64,23 @@ def test_a_shard_holds_the_rows_that_are_streamed(tmp_path: Path) -> None:
     rows = np.load(path)
     for index in range(2):
         assert make_row(SERIES, index, SHARD).tobytes() == rows[index].tobytes()
+
+
+def test_in_clips_without_a_hand_none_is_in_view_and_the_others_stay_as_they_are() -> None:
+    empty = RowSeries(replace(ROW_SHARES, empty=1.0), seed=3)
+    for index in range(3):
+        clip = make_clip(empty, index, SHARD)
+        assert (np.abs(project(clip.joints_m, clip.camera.K) - 170).max(axis=-1) > 1000).all()
+        row = make_row(empty, index, SHARD)
+        assert not hand_in(torch.from_numpy(row["box"]), OVERVIEW_SIZE).any()
+    kinds = [RowSeries(replace(ROW_SHARES, empty=share), seed=3).clip(5, SHARD) for share in (0.0, 1e-9)]
+    assert kinds[0] == kinds[1] and not kinds[0].empty
+
+
+def test_too_few_windows_for_the_detector_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--windows 3"):
+        prepare(tmp_path / "out", clips=2, val_clips=2, windows=3)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

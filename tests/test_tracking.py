@@ -70,10 +70,10 @@ class OracleDetector:
     def detect(self, window, camera):
         self.calls += 1
         if window.end_us not in self.poses:
-            return None
+            return ()
         pixels = project(hand_joints(HAND, self.poses[window.end_us]), camera.K)
         low, high = pixels.min(0), pixels.max(0)
-        return Found((low + high) / 2, float((high - low).max()))
+        return (Found((low + high) / 2, float((high - low).max())),)
 
 
 def window(index: int, pose: HandPose | None, count: int = 300, seed: int = 0) -> EventWindow:
@@ -180,6 +180,83 @@ def test_a_held_track_moves_to_where_a_hand_makes_events() -> None:
     np.testing.assert_allclose(results[-1].pose.wrist[0], 0.14)
 
 
+@dataclass
+class Nearsighted(Oracle):
+    """Is right, and sure, only where the crop shows the hand; elsewhere it sees one in the middle, and doubts it."""
+
+    def predict(self, window, camera, crop, state, side="right"):
+        truth = self.poses[window.end_us]
+        pixels = project(hand_joints(HAND, truth), crop.K)
+        if ((pixels >= 0) & (pixels < 96)).all(axis=1).mean() > 0.5:
+            return Prediction(truth, np.float32(0.4)), state + 1
+        middle = (47.5 - crop.K[0, 2]) / crop.K[0, 0] * 0.6
+        return Prediction(pose_at(middle), np.float32(0.15)), state + 1
+
+
+@dataclass
+class Scripted:
+    """Sees hands where it is told to, in every window that is told of: (x, confidence) of each."""
+
+    told: dict[int, list[tuple[float, float]]]
+    scale: float = 1.0
+
+    def detect(self, window, camera):
+        found = []
+        for x, confidence in self.told.get(window.end_us, []):
+            pixels = project(hand_joints(HAND, pose_at(x)), camera.K)
+            low, high = pixels.min(0), pixels.max(0)
+            found.append(Found((low + high) / 2, self.scale * float((high - low).max()), confidence))
+        return tuple(found)
+
+
+def both(first: EventWindow, second: EventWindow) -> EventWindow:
+    """The events of two windows of the same time."""
+    x, y, t, p = (np.concatenate([getattr(w.events, n) for w in (first, second)]) for n in ("x", "y", "t_us", "p"))
+    order = np.argsort(t, kind="stable")
+    return EventWindow(Events(x[order], y[order], t[order], p[order], SIZE), first.start_us, first.end_us)
+
+
+def cluttered(told: list[list[tuple[float, float]]], hand: float = 0.12, thing: float = -0.12):
+    """Windows with a hand and a lively thing, and a tracker whose detector says what it is told."""
+    ends = [(i + 2) * STRIDE for i in range(len(told))]
+    windows = [both(window(i, pose_at(hand)), window(i, pose_at(thing), seed=99)) for i in range(len(told))]
+    detector = Scripted(dict(zip(ends, told, strict=True)))
+    estimator = Nearsighted(dict.fromkeys(ends, pose_at(hand)))
+    return windows, Tracker(estimator, detector, HAND, CAMERA, TrackerConfig(smoothing=None))
+
+
+def test_a_track_in_a_wrong_place_comes_to_the_hand_within_200_ms() -> None:
+    windows, tracker = cluttered([[(-0.12, 0.9)]] * 3 + [[(0.12, 0.6), (-0.12, 0.3)]] * 6)
+    results = run(windows, tracker)
+    at_hand = [np.allclose(r.pose.wrist[0], 0.12) for r in results]
+    assert not any(at_hand[:3]) and at_hand[-1]
+    assert (at_hand.index(True) - 2) * STRIDE <= 200_000 and all(at_hand[at_hand.index(True) :])
+
+
+def test_no_window_alone_moves_a_track() -> None:
+    """As when a lamp flashes and the detector sees a hand in the background."""
+    calm, flash = [(0.12, 0.9)], [(-0.12, 0.99)]
+    windows, tracker = cluttered([calm] * 4 + [flash] + [calm] * 4)
+    tracker = replace(tracker, estimator=Oracle(tracker.estimator.poses))  # as sure there as here
+    for result in run(windows, tracker):
+        assert abs(result.box.centre_px[0] - project(hand_joints(HAND, pose_at(0.12)), CAMERA.K)[:, 0].mean()) < 15
+
+
+def test_a_crop_does_not_shrink_by_itself() -> None:
+    """An unsure estimator sees every hand two thirds as large as it is, as when only a finger moves."""
+    windows, tracker, detector = scene([0.0] * 30)
+    small = {t: pose_at(0.0, 0.9) for t in detector.poses}
+    results = run(windows, replace(tracker, estimator=Oracle(small, 0.2)))
+    pixels = project(hand_joints(HAND, pose_at(0.0)), CAMERA.K)
+    wanted = 1.7 * float((pixels.max(0) - pixels.min(0)).max())
+    assert all(r.box.side_px > 0.8 * wanted for r in results)
+
+
+def test_the_surer_of_two_places_starts_the_track() -> None:
+    windows, tracker = cluttered([[(-0.12, 0.5), (0.12, 0.4)]])
+    np.testing.assert_allclose(run(windows, tracker)[0].pose.wrist[0], 0.12)
+
+
 def test_the_step_writes_into_nothing_and_repeats_itself() -> None:
     windows, tracker, _ = scene([0.0, 0.01, 0.02, 0.03])
     _, state = step(tracker, windows[0], TrackerState())
@@ -211,7 +288,7 @@ def test_live_chunks_and_a_whole_file_give_the_same_poses(cuts: list[int]) -> No
 
     class Centre:
         def detect(self, window, camera):
-            return Found(np.array([window.events.x.mean(), window.events.y.mean()]), 60.0)
+            return (Found(np.array([window.events.x.mean(), window.events.y.mean()]), 60.0),)
 
     tracker = Tracker(Blind({}), Centre(), HAND, CAMERA)
     edges = [0, *sorted(min(c, len(events)) for c in cuts), len(events)]

@@ -88,7 +88,7 @@ def test_stopped_and_resumed_is_uninterrupted(shards, monkeypatch):
 def test_the_detector_trains_on_the_same_loop(shards):
     detector = replace(RECIPES["detector"][0](), steps=4, images=8, warmup_steps=2, validate_every=2)
     path = train(detector, "detector", shards, shards / "detector", device="cpu")
-    assert 0 <= read_checkpoint(path, wanted="detector").meta.figures["found_share"] <= 1
+    assert 0 <= read_checkpoint(path, wanted="detector").meta.figures["missed"] <= 1
 
 
 def test_no_shards_is_a_clear_error(tmp_path):

@@ -88,6 +88,24 @@ COMMANDS = {
         "evhands train run --data clips",
         {"start": "--from", "device": "--accelerator"},
     ),
+    "evaluate": Command(
+        "evhands.jobs.evaluate",
+        "evaluate",
+        "Predict the hands of a data set to a file, score it, and write a report.",
+        "evhands evaluate small --data recordings --out result",
+    ),
+    "score": Command(
+        "evhands.jobs.score",
+        "score",
+        "Score a file of predictions again.",
+        "evhands score result/predictions.npz --data recordings",
+    ),
+    "leaderboard": Command(
+        "evhands.jobs.leaderboard",
+        "leaderboard",
+        "Compare the results of several methods under one protocol.",
+        "evhands leaderboard first/results.json second/results.json",
+    ),
 }
 
 
@@ -199,7 +217,20 @@ def _as_the_parser_spells_it(arguments: list[str], parser: ArgumentParser) -> li
         else:
             option, equals, value = argument.partition("=")
             result.append(spelling.get(option.replace("_", "-"), option) + equals + value)
-    return _with_lists(result, parser)
+    return _with_lists(_with_positionals(result, flags, parser), parser)
+
+
+def _with_positionals(arguments: list[str], flags: set[str], parser: ArgumentParser) -> list[str]:
+    """`A B C` as one list, where the command's positional takes one."""
+    positional = [a for a in parser._actions if not a.option_strings]
+    if len(positional) != 1 or "list[" not in str(getattr(positional[0], "_typehint", "")):
+        return arguments
+    words: list[str] = []
+    rest: list[str] = []
+    for argument in arguments:
+        value_of_option = bool(rest) and rest[-1].startswith("--") and "=" not in rest[-1] and rest[-1] not in flags
+        (rest if argument.startswith("-") or value_of_option else words).append(argument)
+    return rest + (words if not words or words[0].startswith("[") else [json.dumps(words)])
 
 
 def _with_lists(arguments: list[str], parser: ArgumentParser) -> list[str]:

@@ -117,6 +117,56 @@ def published_palm_errors_2d(
     return _distances(normalised(predicted_px), normalised(truth_px))
 
 
+def vertex_errors(
+    predicted: Float[np.ndarray, "*b v 3"],
+    truth: Float[np.ndarray, "*b v 3"],
+    wrists: tuple[Float[np.ndarray, "*b 3"], Float[np.ndarray, "*b 3"]],
+) -> dict[str, Float[np.ndarray, "*b"]]:
+    """Mean distance of the vertices of one mesh from their truth: `mpvpe` with the wrists (predicted, true) laid on
+    each other, `pa_mpvpe` after the similarity transform that brings the vertices closest."""
+    rooted = predicted - wrists[0][..., None, :], truth - wrists[1][..., None, :]
+    aligned = procrustes_aligned(predicted, truth)
+    return {"mpvpe": _distances(*rooted).mean(-1), "pa_mpvpe": _distances(aligned, truth).mean(-1)}
+
+
+def camera_errors(
+    predicted: Float[np.ndarray, "*b 21 3"], truth: Float[np.ndarray, "*b 21 3"]
+) -> Float[np.ndarray, "*b 21"]:
+    """Distance of every joint from its truth in the frame of the camera, nothing aligned."""
+    return _distances(predicted, truth)
+
+
+def depth_errors(
+    predicted: Float[np.ndarray, "*b 21 3"], truth: Float[np.ndarray, "*b 21 3"]
+) -> Float[np.ndarray, "*b"]:
+    """By how much the wrist's distance along the optical axis is off."""
+    return np.abs(predicted[..., ROOT, 2] - truth[..., ROOT, 2])
+
+
+def accelerations(joints: Float[np.ndarray, "n 21 3"], t_s: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 21 3"]:
+    """m/s^2 by the second difference around each row of evenly spaced times; NaN where a neighbour is missing or the
+    two steps differ by more than a thousandth."""
+    step = np.diff(t_s)
+    even = np.abs(step[1:] - step[:-1]) <= 1e-3 * np.abs(step[1:])
+    found = np.full(joints.shape, np.nan)
+    second = joints[2:] - 2 * joints[1:-1] + joints[:-2]
+    found[1:-1] = np.where(even[:, None, None], second / (step[1:] * step[:-1])[:, None, None], np.nan)
+    return found
+
+
+def acceleration_errors(
+    predicted: Float[np.ndarray, "n 21 3"], truth: Float[np.ndarray, "n 21 3"], t_s: Float[np.ndarray, " n"]
+) -> Float[np.ndarray, " n"]:
+    """Mean over the joints of the distance between predicted and true acceleration, m/s^2 (VIBE, Kocabas 2020)."""
+    return _distances(accelerations(predicted, t_s), accelerations(truth, t_s)).mean(-1)
+
+
+def jitter(joints: Float[np.ndarray, "n 21 3"], t_s: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+    """Mean over the joints of the length of the acceleration, m/s^2: of a still hand what shakes, else beside the
+    truth's own."""
+    return np.linalg.norm(accelerations(joints, t_s), axis=-1).mean(-1)
+
+
 def _means(name: str, errors: np.ndarray) -> dict[str, np.ndarray]:
     return {f"{name}21": np.asarray(errors.mean(-1)), f"{name}20": np.asarray(errors[..., 1:].mean(-1))}
 

@@ -135,6 +135,13 @@ def draw_overlay(
     return with_text(picture, text, confidence)
 
 
+def draw_mesh(picture: Picture, hand: Hand, K: Float[np.ndarray, "3 3"], style: OverlayStyle = OverlayStyle()) -> None:
+    """Draw the shaded surface of a hand into a picture as the pinhole camera K sees it."""
+    vertices = np.asarray(hand.vertices)
+    placed = np.concatenate([project(vertices.astype(np.float64), K), vertices[:, 2:]], axis=-1)
+    _draw_mesh(picture, placed, vertices, np.asarray(hand.faces), style)
+
+
 def draw_skeleton(
     picture: Picture,
     joints: Float[np.ndarray, "21 k"],

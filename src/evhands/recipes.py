@@ -16,9 +16,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evhands.data.shards import Pool
+from evhands.data.recrop import recropped
+from evhands.data.row_augment import augmented, moved
+from evhands.data.shards import Pool, drawn
 from evhands.metrics import mpjpe, pa_mpjpe
-from evhands.models.detector import STRIDE, Detector, DetectorConfig, detector_losses
+from evhands.models.detector import (
+    STRIDE,
+    Detector,
+    DetectorConfig,
+    detector_losses,
+    hand_in,
+    image_size,
+    place_weights,
+)
 from evhands.models.small import Decoded, SmallConfig, SmallEstimator, SmallOutput
 from evhands.models.small_losses import SmallLossWeights, SmallTarget, small_losses, small_target
 from evhands.processes import Processes
@@ -76,6 +86,10 @@ class TrainConfig(LoopConfig):
     """Largest share of the pixels of a window that augmentation empties, as a sensor with a higher threshold would."""
     noise: float = 0.01
     """Largest share of the pixels that augmentation sets at random."""
+    zoom: float = 0.3
+    shift: float = 0.06
+    """Each clip is seen through a crop of another size (standard deviation of its binary logarithm) that lies
+    elsewhere (in crop sides): a tracker's crops are far less sure than the jitter of the shards."""
 
 
 @dataclass(frozen=True)
@@ -91,18 +105,21 @@ class Lanes:
     """(B,) 1 or 2: every window, or every other."""
     memory: Tensor
     """Of the network, one a lane; zero where a clip begins."""
+    crops: np.ndarray
+    """(B, 3) how each clip's crops are cut anew, see `evhands.data.recrop`."""
 
     def state(self) -> Tensors:
         """As tensors, to be saved with a run."""
         rows = torch.from_numpy(self.rows.view(np.uint8).reshape(len(self.rows), -1).copy())
         return {"rows": rows, "next": torch.from_numpy(self.next), "stride": torch.from_numpy(self.stride),
-                "memory": self.memory}  # fmt: skip
+                "memory": self.memory, "crops": torch.from_numpy(self.crops)}  # fmt: skip
 
     @classmethod
     def of(cls, state: Tensors, dtype: np.dtype) -> Lanes:
         """From what `state` gave."""
         rows = state["rows"].numpy().reshape(-1).view(dtype)
-        return cls(rows, state["next"].numpy(), state["stride"].numpy(), state["memory"])
+        others = (state[name].numpy() for name in ("next", "stride"))
+        return cls(rows, *others, state["memory"], state["crops"].numpy())
 
 
 class Task(nn.Module, ABC):
@@ -119,6 +136,8 @@ class Task(nn.Module, ABC):
     """The figure whose least value makes the best checkpoint."""
     added: ClassVar[tuple[str, ...]] = ()
     """Parts that change nothing at first: a model to begin with may lack them."""
+    fields: ClassVar[tuple[str, ...] | None] = None
+    """What it reads of the rows of shards; None = all."""
     config: Any
 
     @abstractmethod
@@ -189,7 +208,7 @@ class SmallTask(Task):
     def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, Lanes]:
         lanes = self._advanced(pool, rng, lanes)
         chosen = lanes.next[:, None] + lanes.stride[:, None] * np.arange(self.config.windows)
-        batch = self.batch(lanes.rows, chosen, rng) | {"memory": lanes.memory}
+        batch = self.batch(lanes.rows, chosen, rng, lanes.crops) | {"memory": lanes.memory}
         return batch, dataclasses.replace(lanes, next=chosen[:, -1] + lanes.stride)
 
     def share(self, batch: Tensors, processes: Processes) -> tuple[Tensors, float]:
@@ -211,21 +230,35 @@ class SmallTask(Task):
             count = max(self.config.images // length, 2)
             rows, stride = pool.take(rng.integers(0, len(pool), count)), _strides(rng, count)
             last = rows["lnes"].shape[1] - stride * (length - 1)
-            return Lanes(rows, rng.integers(0, last), stride, self.model.initial_state(count))
+            return Lanes(rows, rng.integers(0, last), stride, self.model.initial_state(count), self._crops(rng, count))
         ended = np.flatnonzero(lanes.next + lanes.stride * (length - 1) >= lanes.rows["lnes"].shape[1])
         rows, next_, stride, memory = lanes.rows.copy(), lanes.next.copy(), lanes.stride.copy(), lanes.memory.clone()
+        crops = lanes.crops.copy()
         if len(ended):
             rows[ended] = pool.take(rng.integers(0, len(pool), len(ended)))
             next_[ended], stride[ended], memory[ended] = 0, _strides(rng, len(ended)), 0.0
-        return Lanes(rows, next_, stride, memory)
+            crops[ended] = self._crops(rng, len(ended))
+        return Lanes(rows, next_, stride, memory, crops)
 
-    def batch(self, rows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
-        """Tensors (T, B, ...) of the windows `chosen` (B, T) of some rows, augmented where a generator is given."""
+    def _crops(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        size = np.exp2(self.config.zoom * rng.standard_normal((count, 1)))
+        return np.hstack([size, self.config.shift * rng.standard_normal((count, 2))])
+
+    def batch(
+        self, rows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator | None = None,
+        crops: np.ndarray | None = None,
+    ) -> Tensors:  # fmt: skip
+        """Tensors (T, B, ...) of the windows `chosen` (B, T) of some rows, augmented where a generator is given and
+        seen through other crops (B, 3) where these are."""
         lane = np.arange(len(rows))[:, None]
-        lnes = rows["lnes"][lane, chosen].astype(np.float32) / 255
+        lnes, K = rows["lnes"][lane, chosen], rows["K"][lane, chosen]
+        if crops is not None:
+            lnes, K = recropped(lnes, K, crops)
+        lnes = lnes.astype(np.float32) / 255
         if rng is not None:
             lnes = augmented(lnes, rng, self.config.thinning, self.config.noise)
-        values = {name: rows[name][lane, chosen] for name in ("K", "joints", "orientation", "rotvecs")} | {"lnes": lnes}
+        values = {name: rows[name][lane, chosen] for name in ("joints", "orientation", "rotvecs")}
+        values |= {"K": K, "lnes": lnes}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(np.swapaxes(v, 0, 1))) for name, v in values.items()}
         shape = torch.from_numpy(np.ascontiguousarray(rows["shape"]))
         return tensors | {"shape": shape.expand(chosen.shape[1], -1, -1)}
@@ -297,10 +330,11 @@ def quick_bfloat16(device: torch.device) -> bool:
 
 
 class DetectorTask(Task):
-    """The detector on overview pictures, mirrored left and right at random."""
+    """The detector on overview pictures, mirrored left and right at random; some of them without a hand."""
 
     model_name = "detector"
-    best_by = "centre_extents"
+    best_by = "missed"
+    fields = ("overview", "box")
 
     def __init__(self, config: TrainConfig):
         super().__init__()
@@ -309,8 +343,7 @@ class DetectorTask(Task):
         self.model = Detector(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, None]:
-        rows = pool.take(rng.integers(0, len(pool), max(self.config.images // 4, 1)))
-        return self.batch(rows, rng), None
+        return self.batch(drawn(pool, rng, max(self.config.images // 4, 1)), rng), None
 
     def batch(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
         """Overview pictures and boxes of some rows, augmented where a generator is given."""
@@ -319,54 +352,42 @@ class DetectorTask(Task):
         if rng is not None:
             image = augmented(image[:, None], rng, self.config.thinning, self.config.noise)[:, 0]
             image, box = moved(image, box, rng)
+            swapped = rng.random(len(image)) < 0.5  # a hand is lighter or darker than what is behind it
+            image[swapped] = image[swapped, ::-1]
         return {"image": torch.from_numpy(np.ascontiguousarray(image)), "box": torch.from_numpy(box)}
 
     def forward(self, batch: Tensors) -> tuple[Tensors, None]:
-        return detector_losses(self.model(batch["image"]), batch["box"]), None
+        image = batch["image"]
+        bf16 = quick_bfloat16(image.device) if self.config.bf16 is None else self.config.bf16
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16 and self.model.training):
+            maps = self.model(image.contiguous(memory_format=torch.channels_last))
+        return detector_losses(maps.float(), batch["box"]), None
 
     @torch.inference_mode()
     def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
-        """Median distance of the centre in hand extents, share within half an extent, median ratio of the extent."""
-        place, ratio = [], []
+        """missed: share of the hands whose likeliest place is more than half an extent off. false_alarms: share of
+        the pictures without a hand where one is likelier than not. Of the hands, the median distance of the centre in
+        extents, and the median error of the logarithm of the extent."""
+        place, ratio, sure, shown = [], [], [], []
         for rows in row_batches(pool, 64):
             batch = self.batch(rows)
             maps, box = model(on_device_of(model, batch)["image"]).cpu(), batch["box"]
             cell = maps[:, 0].flatten(1).argmax(1)
             row, column = cell // maps.shape[-1], cell % maps.shape[-1]
+            sure.append(place_weights(maps)[:, :-1].sum(1))
+            shown.append(hand_in(box, image_size(maps)))
             here = maps[torch.arange(len(maps)), :, row, column]
             centre = (torch.stack([column, row], 1) + 0.5 + here[:, 1:3]) * STRIDE - 0.5
             place.append((centre - box[:, :2]).norm(dim=1) / box[:, 2])
             ratio.append((here[:, 3] - torch.log(box[:, 2] / 16)).abs())
-        distance, log_ratio = torch.cat(place), torch.cat(ratio)
+        hand, alarm = torch.cat(shown), (torch.cat(sure) > 0.5).float()
+        distance, log_ratio = torch.cat(place)[hand], torch.cat(ratio)[hand]
         return {
+            "missed": float((distance > 0.5).float().mean()),
+            "false_alarms": float(alarm[~hand].mean()),
             "centre_extents": float(distance.median()),
-            "found_share": float((distance < 0.5).float().mean()),
             "extent_log_ratio": float(log_ratio.median()),
         }
-
-
-def augmented(images: np.ndarray, rng: np.random.Generator, thinning: float, noise: float) -> np.ndarray:
-    """LNES images (B, T, 2, h, w) with some pixels emptied and some set: one strength a clip, new pixels a window."""
-    strength = (len(images),) + (1,) * (images.ndim - 1)
-    chance = rng.random(images.shape, dtype=np.float32)
-    kept = chance >= thinning * rng.random(strength, dtype=np.float32) ** 2
-    added = chance > 1 - noise * rng.random(strength, dtype=np.float32) ** 3
-    return np.where(added, rng.random(images.shape, dtype=np.float32), images * kept)
-
-
-def moved(images: np.ndarray, boxes: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Overview pictures and boxes shifted by up to an eighth of the picture, and half of the batches mirrored."""
-    dy, dx = rng.integers(-8, 9), rng.integers(-11, 12)
-    shifted = np.zeros_like(images)
-    h, w = images.shape[-2:]
-    shifted[..., max(dy, 0) : h + min(dy, 0), max(dx, 0) : w + min(dx, 0)] = images[
-        ..., max(-dy, 0) : h - max(dy, 0), max(-dx, 0) : w - max(dx, 0)
-    ]
-    boxes = boxes + np.array([dx, dy, 0], np.float32)
-    if rng.random() < 0.5:
-        shifted = shifted[..., ::-1]
-        boxes[:, 0] = w - 1 - boxes[:, 0]
-    return shifted, boxes
 
 
 def row_batches(pool: Pool, size: int) -> Iterator[np.ndarray]:

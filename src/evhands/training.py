@@ -12,7 +12,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ def launched(out: Path, config: DeviceConfig = DeviceConfig()) -> Fabric:
 def train(
     config: LoopConfig,
     recipe: str,
-    data: Path | TrainData,
+    data: Path | Sequence[Path] | TrainData,
     out: Path,
     *,
     start: nn.Module | None = None,
@@ -64,11 +64,12 @@ def train(
     command: str = "",
     fabric: Fabric | None = None,
 ) -> Path:
-    """Train a recipe on a folder's shards (`data`/train, validated on `data`/val), or on data given; returns the path
+    """Train a recipe on the shards of folders (DATA/train, validated on DATA/val), or on data given; returns the path
     of the model at the end. start: a model whose weights a new run begins with. fabric: the processes of the run, of
     which the first one writes; without it this one alone, on `device`."""
     fabric = fabric or launched(out, DeviceConfig(accelerator=device))
-    data = data if isinstance(data, TrainData) else shards(data)
+    if not isinstance(data, TrainData):
+        data = shards([data] if isinstance(data, Path) else data, ALL_RECIPES[recipe][1].fields)
     run = begun(config, recipe, data, out, fabric, start, command)
     progress, lanes = _resume(run)
     _check_agreement(run, progress)
@@ -229,14 +230,17 @@ def _meta(run: Run, progress: dict[str, Any], figures: dict[str, float]) -> Chec
     return CheckpointMeta(data=told, seed=run.task.config.seed, command=run.command, figures=figures)
 
 
-def shards(folder: Path) -> TrainData:
-    """What `evhands prepare` has written into a folder; InputError where that is not enough to train on."""
-    data = TrainData(ShardPool(folder / "train"), ShardPool(folder / "val"), _data_card(folder))
+def shards(folders: Sequence[Path], fields: tuple[str, ...] | None = None) -> TrainData:
+    """What `evhands prepare` has written into folders; InputError where that is not enough to train on. fields: those
+    of a row that are read, None for all."""
+    train, held_out = (ShardPool(*(folder / part for folder in folders), fields=fields) for part in ("train", "val"))
+    cards = [_data_card(folder) for folder in folders]
+    data = TrainData(train, held_out, cards[0] if len(cards) == 1 else {"parts": cards})
     if not (len(data.train) and len(data.held_out)):
         raise InputError(
-            f"{folder} holds {len(data.train)} training and {len(data.held_out)} validation clips, wanted some of "
-            f"both. Make them with: evhands prepare {folder}. (Recordings are what the recipes "
-            f"{', '.join([*PAPER_RECIPES, *SMALL_STAGE_RECIPES])} are trained on.)"
+            f"{', '.join(map(str, folders))} holds {len(data.train)} training and {len(data.held_out)} validation "
+            f"clips, wanted some of both. Make them with: evhands prepare {folders[0]}. (Recordings are what the "
+            f"recipes {', '.join([*PAPER_RECIPES, *SMALL_STAGE_RECIPES])} are trained on.)"
         )
     return data
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evhands.data.shards import LabelledClip, ShardConfig, ShardPool, clip_row, write_shard
+from evhands.data.shards import LabelledClip, ShardConfig, ShardPool, clip_row, drawn, row_dtype, write_shard
 from evhands.geometry import crop_camera, default_camera, project
-from evhands.types import Events, HandPose
+from evhands.types import Events, HandPose, InputError
 
 CONFIG = ShardConfig(windows=3, clips_per_shard=2, overviews=2)
 CAMERA = default_camera((346, 260))
@@ -75,3 +75,26 @@ def test_overview_boxes_cover_the_joints():
     image, (x, y, extent) = row["overview"][0], row["box"][0]
     rows, columns = np.nonzero(image.max(0))
     assert abs(columns.mean() - x) < extent / 3 and abs(rows.mean() - y) < extent / 3
+
+
+def some_shards(folder, config: ShardConfig, marks: list[int]) -> None:
+    """A shard of two rows for each mark, which stands in the first box of its rows."""
+    folder.mkdir()
+    for number, mark in enumerate(marks):
+        rows = np.zeros(2, row_dtype(config))
+        rows["box"][:, 0, 0] = mark
+        np.save(folder / f"shard-{number:05d}.npy", rows)
+
+
+def test_folders_of_unlike_clips_are_one_pool_in_the_fields_they_share(tmp_path):
+    some_shards(tmp_path / "long", ShardConfig(windows=7), [1, 2, 3])
+    some_shards(tmp_path / "short", ShardConfig(windows=5), [4])
+    folders = tmp_path / "long", tmp_path / "short"
+    pool = ShardPool(*folders, fields=("overview", "box"))
+    rows = pool.take(np.arange(len(pool)))
+    np.testing.assert_array_equal(rows["box"][:, 0, 0], [1, 1, 2, 2, 3, 3, 4, 4])
+    assert rows.dtype.names == ("overview", "box")
+    short = drawn(pool, np.random.default_rng(0), 400)["box"][:, 0, 0] == 4
+    assert abs(short.mean() - 0.5) < 4 * np.sqrt(0.25 / 400), "every folder is drawn from equally often"
+    with pytest.raises(InputError, match="--windows"):
+        ShardPool(*folders)

@@ -36,7 +36,7 @@ class Middle:
         return Prediction(pose, np.float32(0.7)), state
 
     def detect(self, window, camera):
-        return Seen(np.array(camera.size) / 2)
+        return (Seen(np.array(camera.size) / 2),)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from evhands.events.windows import window_at
 from evhands.files import replacing
 from evhands.geometry import crop_camera, project
 from evhands.inputs import FILLED, OVERVIEW_SIZE, InputConfig, crop_inputs, filled_window, overview, overview_camera
-from evhands.types import Camera, Events, HandPose
+from evhands.types import Camera, Events, HandPose, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,19 +146,37 @@ class Pool(Protocol):
     def take(self, indices: np.ndarray) -> np.ndarray: ...
 
 
-class ShardPool:
-    """All rows of a folder of shards, which may grow: `refresh` takes in what has appeared since."""
+def drawn(pool: Pool, rng: np.random.Generator, count: int) -> np.ndarray:
+    """Rows of a pool at random; from every folder of shards equally often, however large."""
+    if not isinstance(pool, ShardPool) or len(pool.folders) == 1:
+        return pool.take(rng.integers(0, len(pool), count))
+    numbers = [np.flatnonzero(pool.folder_of() == k) for k in range(len(pool.folders))]
+    numbers = [rows for rows in numbers if len(rows)]
+    return pool.take(np.array([rng.choice(numbers[k]) for k in rng.integers(0, len(numbers), count)]))
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self._shards: dict[str, np.ndarray] = {}
+
+class ShardPool:
+    """All rows of folders of shards, which may grow: `refresh` takes in what has appeared since.
+
+    fields: the fields of a row that are read, None for all; in them the folders must be of one kind.
+    """
+
+    def __init__(self, *folders: Path, fields: tuple[str, ...] | None = None):
+        self.folders, self.fields = folders, fields
+        self._shards: dict[Path, np.ndarray] = {}
         self.refresh()
 
     def refresh(self) -> int:
         """Look for new shards; returns the number of rows."""
-        for path in sorted(self.folder.glob("shard-*.npy")):
-            if path.name not in self._shards:
-                self._shards[path.name] = np.load(path, mmap_mode="r")
+        for path in (path for folder in self.folders for path in sorted(folder.glob("shard-*.npy"))):
+            if path not in self._shards:
+                shard = np.load(path, mmap_mode="r")
+                if self._shards and self._kind(shard) != self._kind(next(iter(self._shards.values()))):
+                    raise InputError(
+                        f"{path} holds other rows than the shards before it. Wanted folders that `evhands prepare` "
+                        "made with the same --windows."
+                    )
+                self._shards[path] = shard
         return len(self)
 
     def __len__(self) -> int:
@@ -167,5 +185,19 @@ class ShardPool:
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Rows by number (copies)."""
         shards = list(self._shards.values())
-        per = len(shards[0])
-        return np.stack([shards[i // per][i % per] for i in indices])
+        ends = np.cumsum([len(shard) for shard in shards])
+        rows = np.empty(len(indices), self._kind(shards[0]))
+        for k, (i, shard) in enumerate(zip(indices, np.searchsorted(ends, indices, side="right"), strict=True)):
+            for name in rows.dtype.names or ():
+                rows[name][k] = shards[shard][name][i - ends[shard]]  # counted from the end of the shard
+        return rows
+
+    def folder_of(self) -> np.ndarray:
+        """(n,) number of the folder of each row."""
+        return np.concatenate(
+            [np.full(len(shard), self.folders.index(path.parent)) for path, shard in self._shards.items()]
+        )
+
+    def _kind(self, shard: np.ndarray) -> np.dtype:
+        names = self.fields or shard.dtype.names or ()
+        return np.dtype([(name, shard.dtype[name]) for name in names])

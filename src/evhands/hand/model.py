@@ -19,7 +19,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-import roma
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -134,7 +133,7 @@ class ShapedHand:
         if orientation is not None:
             first = first + orientation[..., None, :]
             joints = joints.expand(*first.shape[:-2], 15, 3)
-        return self.with_rotations(roma.rotvec_to_rotmat(torch.cat([first, joints], -2)), wrist)
+        return self.with_rotations(_rotation_matrices(torch.cat([first, joints], -2)), wrist)
 
     def with_rotations(
         self, rotations: Float[Tensor, "*#b 16 3 3"], wrist: Float[Tensor, "*#b 3"] | None = None
@@ -155,6 +154,27 @@ class ShapedHand:
         first = wrist[..., None, :].expand(*joints.shape[:-2], 1, 3)
         all_turns = torch.cat([rotations[..., :1, :, :], torch.stack(turns, -3).flatten(-4, -3)], -3)
         return PosedHand(self, rotations, all_turns, torch.cat([first, joints], -2))
+
+
+def _rotation_matrices(vectors: Float[Tensor, "*b 3"]) -> Float[Tensor, "*b 3 3"]:
+    """Rodrigues' formula; of first order for angles below 1e-6, so that gradients stay finite.
+
+    To the bit `roma.rotvec_to_rotmat`; but roma loads torch's compiler, a second and 80 MB for each worker of the
+    simulator, which needs nothing else of it.
+    """
+    angle = torch.norm(vectors, dim=-1)
+    kx, ky, kz = (vectors / torch.clamp_min(angle[..., None], 1e-6)).unbind(-1)
+    sine, versine = torch.sin(angle), 1 - torch.cos(angle)
+    xs, ys, zs = kx * sine, ky * sine, kz * sine
+    xy, xz, yz = kx * ky * versine, kx * kz * versine, ky * kz * versine
+    xx, yy, zz = kx**2 * versine, ky**2 * versine, kz**2 * versine
+    matrices = [1 - yy - zz, xy - zs, xz + ys, xy + zs, 1 - xx - zz, -xs + yz, xz - ys, xs + yz, 1 - xx - yy]
+    x, y, z = vectors.unbind(-1)
+    one = torch.ones_like(x)
+    tiny = [one, -z, y, z, one, -x, -y, x, one]
+    shape = (*vectors.shape, 3)
+    chosen = torch.where(angle[..., None] < 1e-6, torch.stack(tiny, -1), torch.stack(matrices, -1))
+    return chosen.reshape(shape)
 
 
 @dataclass(frozen=True)

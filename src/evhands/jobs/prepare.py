@@ -15,6 +15,7 @@ from evhands.data.shards import LabelledClip, ShardConfig, write_shard
 from evhands.files import replacing
 from evhands.sim.presets import TrainShares
 from evhands.simulated_rows import ROW_SHARES, VALIDATION_SUBJECTS, RowSeries, make_clip
+from evhands.types import InputError
 
 
 def prepare(
@@ -23,6 +24,7 @@ def prepare(
     clips: int = 10_000,
     val_clips: int = 192,
     shares: TrainShares = ROW_SHARES,
+    windows: int = ShardConfig.windows,
     seed: int = 0,
     workers: int = 1,
 ) -> None:
@@ -33,13 +35,17 @@ def prepare(
 
     Args:
         out: folder to write; shards go to OUT/train and OUT/val, every setting to OUT/card.json.
-        clips: training clips of about 2 s each.
+        clips: training clips of about 2 s each (a thirtieth of a second a window).
         val_clips: validation clips of the same mixture.
         shares: what the clips show: --shares.free, --shares.holding, --shares.video ...
+        windows: windows a clip. The detector, which looks at single ones, learns more from many short clips (6) than
+            from few long ones, and from some without a hand (--shares.empty 0.15).
         seed: clip i is a function of (seed, i) alone.
         workers: processes; one a core.
     """
-    config, series = ShardConfig(), RowSeries(shares, seed)
+    if windows < (least := ShardConfig.overviews):
+        raise InputError(f"Found --windows {windows}. Wanted {least} or more: the detector learns from so many a clip.")
+    config, series = ShardConfig(windows=windows), RowSeries(shares, seed)
     jobs = [("val", k) for k in range(_shards(val_clips, config))] + [
         ("train", k) for k in range(_shards(clips, config))
     ]

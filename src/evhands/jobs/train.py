@@ -78,8 +78,8 @@ def train(
     Args:
         out: folder of the run; the model ends in OUT/model.pt (the best by validation in OUT/best.pt); a `small` is
             what `evhands track --model OUT/model.pt` takes.
-        data: folder with the shards of `evhands prepare`; of the stages a folder of recordings, and may be
-            given several times.
+        data: folder with the shards of `evhands prepare`; of the stages a folder of recordings. May be given
+            several times.
         simulate: instead of --data, processes that simulate fresh clips while the training runs, without any file.
         recipe: what to train (small when left out).
         published: YAML files of the published code, a later one over an earlier one, instead of a recipe; whatever else
@@ -131,12 +131,12 @@ def train(
         folders, place = data or [], cache or out / "cache"
         source = processes.first_then_others(lambda: _recordings(config, folders, place, tell))
         path = run(config, recipe, source, out, start=first, command=command, fabric=fabric)
-    elif data is None:
+    elif not data:
         processes.first_alone(lambda: _check_alone(processes))
         path = _while_simulating(config, recipe, simulate, out, first, fabric, command)
     else:
-        folder = data[0]
-        clips = processes.first_then_others(lambda: shards(folder))
+        folders, fields = data, ALL_RECIPES[recipe][1].fields
+        clips = processes.first_then_others(lambda: shards(folders, fields))
         path = run(config, recipe, clips, out, start=first, command=command, fabric=fabric)
     tell(f"Wrote {path}, and beside it the best by validation, best.pt.{_NEXT[recipe]}".replace("MODEL", str(path)))
 
@@ -201,7 +201,7 @@ def _check(config: Any) -> None:
 def _check_source(config: Any, folders: Sequence[Path] | None, simulate: int, start: nn.Module | None) -> None:
     """InputError where a recipe cannot learn from what was given; nothing is read yet."""
     if not isinstance(config, StageTrainConfig):
-        if (folders is None) == (simulate <= 0) or (folders is not None and len(folders) != 1):
+        if (not folders) == (simulate <= 0):
             raise InputError(
                 "Wanted either --data FOLDER (of `evhands prepare`) or --simulate PROCESSES, one of the two."
             )

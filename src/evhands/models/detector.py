@@ -1,12 +1,13 @@
 """The detector: where in the whole image is the hand, from the events of one window alone.
 
 A small fully convolutional network reads a shrunken LNES image (88 x 64), wide enough in its receptive field to tell a
-hand from its forearm, and says for every cell of 4 x 4 pixels how likely the hand's centre lies there, where in the
-cell, and how large the hand is.
+hand from its forearm, and says for every cell of 4 x 4 pixels how likely the hand's centre lies there (against its
+lying nowhere, whose logit is 0), where in the cell, and how large the hand is.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class Detection:
 
 
 class Detector(nn.Module):
-    """Events of one window -> at most one hand."""
+    """Events of one window -> the places where a hand may be."""
 
     def __init__(self, config: DetectorConfig):
         super().__init__()
@@ -66,40 +67,85 @@ class Detector(nn.Module):
         return self.head(F.relu(features + self.context(features.mean(dim=(2, 3), keepdim=True))))
 
     @torch.inference_mode()
-    def detect(self, window: EventWindow, camera: Camera, least_events: int = 50) -> Detection | None:
-        """The most likely hand in the undistorted image of `camera`; None where the window holds fewer than
-        `least_events`."""
+    def detect(
+        self, window: EventWindow, camera: Camera, *, count: int = 3, least: float = 0.05, least_events: int = 50
+    ) -> tuple[Detection, ...]:
+        """The places in the undistorted image of `camera` where the hand may be, the likeliest first, each at least
+        half an extent from the others; together their confidences are at most 1.
+
+        At most `count`, none below the confidence `least`, none at all where the window holds fewer than
+        `least_events`.
+        """
         if len(window.events) < least_events:
-            return None
+            return ()
         device = self.head.weight.device
-        maps = self(torch.from_numpy(overview(window, camera)).to(device))[0].cpu()
-        weight = maps[0].flatten().softmax(0).reshape(maps[0].shape)
-        cell = int(weight.argmax())
-        row, column = divmod(cell, weight.shape[1])
-        near = weight[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2]
-        offset_x, offset_y, log_extent = maps[1:, row, column].tolist()
+        maps = self(torch.from_numpy(overview(window, camera)).to(device)).cpu()
         small = overview_camera(camera)
         scale = camera.K[0, 0] / small.K[0, 0]
-        centre = np.array([column + 0.5 + offset_x, row + 0.5 + offset_y]) * STRIDE * scale - 0.5
-        return Detection(centre, float(np.exp(log_extent)) * 16 * scale, float(near.sum()))
+        weight = place_weights(maps)[0, :-1].reshape(maps.shape[-2:]).numpy()
+        return tuple(
+            Detection((peak.centre_px + 0.5) * scale - 0.5, peak.extent_px * scale, peak.confidence)
+            for peak in _peaks(weight, maps[0, 1:].numpy(), count, least)
+        )
+
+
+def _peaks(weight: np.ndarray, where: np.ndarray, count: int, least: float) -> Iterator[Detection]:
+    """The peaks of weights (h, w) that add up to at most 1, in pixels of the small image; where (3, h, w): offset and
+    log extent of every cell. A peak takes the weight of the cells within half an extent with it."""
+    weight = weight.copy()
+    rows, columns = np.mgrid[: weight.shape[0], : weight.shape[1]]
+    for _ in range(count):
+        row, column = divmod(int(weight.argmax()), weight.shape[1])
+        offset_x, offset_y, log_extent = where[:, row, column].astype(float)
+        extent = float(np.exp(log_extent)) * 16
+        distance = np.hypot(rows - row, columns - column)
+        near = distance <= max(extent / STRIDE / 2, 1.5)  # at least the cells around it
+        confidence = float(weight[near].sum())
+        if confidence < least:
+            return
+        centre = np.array([column + 0.5 + offset_x, row + 0.5 + offset_y]) * STRIDE - 0.5
+        yield Detection(centre, extent, confidence)
+        weight[near] = 0.0
+
+
+def place_weights(maps: Tensor) -> Tensor:
+    """(B, h * w + 1): how likely the hand's centre lies in each cell, and last, that no hand is there."""
+    nowhere = maps.new_zeros(len(maps), 1)
+    return torch.cat([maps[:, 0].flatten(1), nowhere], dim=1).softmax(1)
+
+
+def image_size(maps: Tensor) -> tuple[int, int]:
+    """Width and height of the small image behind some maps."""
+    return maps.shape[-1] * STRIDE, maps.shape[-2] * STRIDE
+
+
+def hand_in(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Which boxes (B, 3) count as a hand in a small image: those with their centres at most a quarter of their extent
+    outside it."""
+    limit = boxes.new_tensor(size)
+    centre, margin = boxes[:, :2] + 0.5, boxes[:, 2:] / 4
+    return ((centre >= -margin) & (centre <= limit + margin)).all(1)
 
 
 def detector_losses(maps: Tensor, boxes: Tensor) -> dict[str, Tensor]:
     """Named losses (B,) of `Detector.forward` against boxes (B, 3): centre x, y and extent in pixels of the small
     image.
 
-    place: cross-entropy of the cell that holds the centre; offset: distance in cells there; extent: |log ratio| there.
+    place: cross-entropy of the cell that holds the centre, or of its lying nowhere; offset: distance in cells there;
+    extent: |log ratio| there; both 0 without a hand.
     """
     H, W = maps.shape[-2:]
+    hand = hand_in(boxes, image_size(maps))
+    logits = torch.cat([maps[:, 0].flatten(1), maps.new_zeros(len(maps), 1)], dim=1)
     cells = (boxes[:, :2] + 0.5) / STRIDE
     column = cells[:, 0].long().clamp(0, W - 1)
     row = cells[:, 1].long().clamp(0, H - 1)
     here = maps[torch.arange(len(maps), device=maps.device), :, row, column]
     inside = torch.stack([cells[:, 0] - column - 0.5, cells[:, 1] - row - 0.5], dim=1)
     return {
-        "place": F.cross_entropy(maps[:, 0].flatten(1), row * W + column, reduction="none"),
-        "offset": (here[:, 1:3] - inside).norm(dim=1),
-        "extent": (here[:, 3] - torch.log(boxes[:, 2] / 16)).abs(),
+        "place": F.cross_entropy(logits, torch.where(hand, row * W + column, H * W), reduction="none"),
+        "offset": (here[:, 1:3] - inside).norm(dim=1) * hand,
+        "extent": (here[:, 3] - torch.log(boxes[:, 2] / 16)).abs() * hand,
     }
 
 

@@ -4,7 +4,9 @@ in and out."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -65,14 +67,19 @@ def mirror_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: K if name == "K" else value.flip(-1) for name, value in inputs.items()}
 
 
+def mirrored(pose: HandPose) -> HandPose:
+    """A right hand (numpy or torch) as the left one that is its mirror image in x = 0 of the camera."""
+    turn: Any = np.array((1.0, -1.0, -1.0), np.float32)  # x -> -x: rotation vectors are axial
+    place: Any = np.array((-1.0, 1.0, 1.0), np.float32)
+    if isinstance(pose.wrist, Tensor):
+        turn, place = (torch.from_numpy(v).to(pose.wrist) for v in (turn, place))
+    return HandPose(
+        "left", pose.orientation * turn, pose.wrist * place, pose.joints * turn, pose.shape, pose.hand_model
+    )
+
+
 def _mirrored(prediction: Prediction) -> Prediction:
-    pose = prediction.pose
-    turn = pose.orientation.new_tensor((1.0, -1.0, -1.0))  # x -> -x: rotation vectors are axial
-    place = pose.orientation.new_tensor((-1.0, 1.0, 1.0))
     flow = None
     if prediction.flow is not None:
         flow = prediction.flow.flip(-1) * prediction.flow.new_tensor((-1.0, 1.0))[:, None, None]
-    mirrored = HandPose(
-        "left", pose.orientation * turn, pose.wrist * place, pose.joints * turn, pose.shape, pose.hand_model
-    )
-    return Prediction(mirrored, prediction.confidence, flow)
+    return Prediction(mirrored(prediction.pose), prediction.confidence, flow)

@@ -38,6 +38,8 @@ class ClipConfig:
     depth_m: tuple[float, float] = (0.35, 1.0)
     side: Literal["right", "left", "any", "both"] = "right"
     """any: one hand, right or left by chance. both: two hands in view."""
+    empty: bool = False
+    """The hand is far outside the image: what is left is light, background, things and noise."""
     subjects: tuple[int, int] = (0, 10_000)
     """First and last + 1 subject number; a number always has the same hand shape. See `TEST_SUBJECTS`."""
     motion: MotionConfig = field(default_factory=MotionConfig)

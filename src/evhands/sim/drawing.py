@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,13 @@ def _draw_motions(
     duration_s = config.duration_us * 1e-6
     if len(sides) == 2:
         return list(draw_two_motions(config.motion, view, duration_s, rng))
-    return [draw_motion(config.motion, view, duration_s, rng)]
+    motion = draw_motion(config.motion, view, duration_s, rng)
+    return [_away(motion) if config.empty else motion]
+
+
+def _away(motion: Motion) -> Motion:
+    """The same motion 20 m to the right, where no camera of ours looks."""
+    return replace(motion, path=replace(motion.path, values=motion.path.values + np.array([20.0, 0.0, 0.0])))
 
 
 def _draw_actor(

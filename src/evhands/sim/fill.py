@@ -20,7 +20,7 @@ EDGE = float(np.float32(-1e-6))
 """Pixels whose least weight is at least this belong to a triangle, so that rounding opens no holes between two."""
 WIDE = 8
 """Pixels of a row that are tested at once."""
-_U = np.uintp
+_U = np.uintp  # unsigned indices spare the loops a test for negative ones, which keeps them from vectorising
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -150,12 +150,12 @@ def repeat_border(canvas, width):  # type: ignore[no-untyped-def]
 
 
 # No contracted arithmetic here: the same pixels give the same bits, wherever they are computed.
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def blur_down(canvas, y, start, end, down):  # type: ignore[no-untyped-def]
     """(1 2 1)/4 along the columns around row y of the image, for columns start to end of the canvas."""
     quarter, half = np.float32(0.25), np.float32(0.5)
     above, here, below = canvas[y], canvas[y + 1], canvas[y + 2]
-    for x in range(start, end):
+    for x in range(_U(start), _U(end)):
         down[x] = quarter * (above[x] + below[x]) + half * here[x]
 
 

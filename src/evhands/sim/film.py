@@ -21,6 +21,7 @@ from evhands.sim.sensor_kernels import PIECE, Buffers, Law, Pixels, advance, aim
 from evhands.sim.world import World
 
 _KEYS_AT_ONCE = 96
+_U = np.uintp  # as in `evhands.sim.fill`
 
 
 class Stage(NamedTuple):
@@ -194,7 +195,7 @@ def _before_moving_wall(shots, i, t0, stage, pixels, law, buffers, n):  # type: 
     return buffers, n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _alike(seen_us, first, end):  # type: ignore[no-untyped-def]
     """The end of the pieces from the first on that were last looked at at the same time."""
     last = first + 1
@@ -211,13 +212,13 @@ def _warp_strip(m, y, first, end, stage, width):  # type: ignore[no-untyped-def]
         _warp_row(m, min(max(y + k - 1, 0), height - 1), first * PIECE, end * PIECE + 2, stage, width, stage.strip[k])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _warp_row(m, y, start, stop, stage, width, out):  # type: ignore[no-untyped-def]
     """Columns start to stop of a row of canvas."""
     warp_row(stage.picture_log, m, y, max(start - 1, 0), min(stop - 1, width), out[1:])
     if start == 0:
         out[0] = out[1]
-    for x in range(width + 1, stop):
+    for x in range(_U(width + 1), _U(stop)):
         out[x] = out[width]
 
 
@@ -227,14 +228,14 @@ def _warp_under(m, row, y, first, end, stage, width):  # type: ignore[no-untyped
     start, stop = first * PIECE, end * PIECE + 2
     wall, canvas, nearest = stage.strip[0], stage.canvas[row], stage.nearest[row]
     _warp_row(m, y, start, stop, stage, width, wall)
-    for x in range(start, stop):
+    for x in range(_U(start), _U(stop)):
         canvas[x] = canvas[x] if nearest[x] > 0 else wall[x]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _step(pixels, law, y, first, end, t0, t1, down, buffers, n):  # type: ignore[no-untyped-def]
     """Let pieces of a row go to what `down` shows of them once it is blurred along the row too."""
-    aim_blurred(pixels, y, first, end, down)
+    aim_blurred(pixels, first, end, down)
     total = advance(pixels, law, y, first, end, t1 - t0)
     if total > 0:
         if n + total > len(buffers[1]):
@@ -243,7 +244,7 @@ def _step(pixels, law, y, first, end, t0, t1, down, buffers, n):  # type: ignore
     return buffers, n
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _pieces(stage, y, width):  # type: ignore[no-untyped-def]
     """From which to which piece a mesh touches row y, or touched it in the image before; (0, 0) if none."""
     low, high = stage.touched
@@ -286,14 +287,16 @@ def _hang(stage, width):  # type: ignore[no-untyped-def]
     stage.canvas[:] = stage.wall
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def _clear(stage):  # type: ignore[no-untyped-def]
     """Take the mesh off the canvas."""
     low, high = stage.touched
     for row in range(len(low)):
+        canvas, wall, nearest = stage.canvas[row], stage.wall[row], stage.nearest[row]
         if low[row] < high[row]:
-            stage.canvas[row, low[row] : high[row]] = stage.wall[row, low[row] : high[row]]
-            stage.nearest[row, low[row] : high[row]] = 0
+            for x in range(_U(low[row]), _U(high[row])):
+                canvas[x] = wall[x]
+                nearest[x] = 0
         low[row], high[row] = stage.canvas.shape[1], 0
 
 

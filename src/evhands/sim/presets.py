@@ -37,6 +37,8 @@ class TrainShares:
     """The hand is 0.3 to 1.2 m away; the others are within 0.5 m, where they fill more of the image."""
     video: float = 0.0
     """The events are those of an ordinary video, as `evhands convert` makes them."""
+    empty: float = 0.0
+    """No hand is in view: for the detector."""
     highlight: float = 0.1
     flash: float = 0.08
     mains: float = 0.02
@@ -64,6 +66,8 @@ LIVELY = MotionConfig(
 )
 """The usual motion of training: nobody needs to learn much from hands that hardly move."""
 FAST = SPEEDS["fast"]
+EMPTY_THING = 0.6
+"""Least share of the clips without a hand that show another moving object."""
 HOLDING_FIXED = 0.4
 """Share of the hands with holding fingers that show named gestures; in the others every finger moves by itself."""
 TEST_BUCKETS: tuple[tuple[str, LightType, str], ...] = (
@@ -111,12 +115,16 @@ def train_clip(rng: np.random.Generator, shares: TrainShares) -> ClipConfig:
     orientation: Orientation = "free" if rng.random() < shares.free else "frontal"
     depth_m = (0.3, 1.2) if rng.random() < shares.far else (0.3, 0.5)
     video = shares.video > 0 and rng.random() < shares.video
+    empty = shares.empty > 0 and rng.random() < shares.empty
+    if empty:  # nothing but noise is soon learnt
+        scene = replace(scene, thing=max(scene.thing, EMPTY_THING))
     return ClipConfig(
         duration_us=1_000_000,
         label_rate_hz=LABEL_HZ,
         depth_m=depth_m,
         orientation=orientation,
         side="any",
+        empty=empty,
         motion=motion,
         scene=scene,
         sensor=replace(VIDEO_SENSOR, threshold=(0.13, 0.3)) if video else SENSORS["davis346"],

@@ -238,6 +238,7 @@ def _warped(picture, m, width, height):  # type: ignore[no-untyped-def]
     return out
 
 
+_U = np.uintp  # as in `evhands.sim.fill`
 WARP = 16
 """Pixels over which the place in the picture is taken as linear: wrong by less than 0.01 pixels for a camera that turns
 by half a radian."""
@@ -248,9 +249,10 @@ def warp_row(picture, m, y, start, end, row):  # type: ignore[no-untyped-def]
     """Pixels start to end of row y of the background, into row[start:end]; the same whatever start and end."""
     rows, columns = picture.shape
     flat = picture.reshape(-1)
+    u_end, v_end = _place(m, start // WARP * WARP, y)
     for first in range(start // WARP * WARP, end, WARP):
         x0, x1 = max(first, start), min(first + WARP, end)
-        u, v = _place(m, first, y)
+        u, v = u_end, v_end
         u_end, v_end = _place(m, first + WARP, y)
         du, dv = np.float32((u_end - u) / WARP), np.float32((v_end - v) / WARP)
         # Relative to a whole pixel of the picture, so that 32 bits are enough.
@@ -266,29 +268,37 @@ def warp_row(picture, m, y, start, end, row):  # type: ignore[no-untyped-def]
         if i_last - np.int64(u0) == WARP - 1 and np.int64(v0 + np.float32(WARP - 1) * dv) == j_first:
             i_first = np.int64(u0)  # no turn and no scale: a pixel a pixel, in one row
             a, b = u0 - np.float32(i_first), v0 - np.float32(j_first)
-            over = corner + j_first * columns + i_first - first
-            _lerped(flat, over, columns, a, du - np.float32(1), b, dv, first, x0, x1, row)
-            continue
-        for x in range(x0, x1):
-            step = np.float32(np.int32(x - first))
-            pu, pv = u0 + step * du, v0 + step * dv
-            i, j = np.int32(pu), np.int32(pv)
-            a, b = pu - np.float32(i), pv - np.float32(j)
-            k = corner + np.int64(j) * columns + i
-            top = flat[k] + a * (flat[k + 1] - flat[k])
-            below = flat[k + columns] + a * (flat[k + columns + 1] - flat[k + columns])
-            row[x] = top + b * (below - top)
+            over = corner + j_first * columns + i_first - first + x0
+            _lerped(flat, _U(over), _U(columns), a, du - np.float32(1), b, dv, _U(x0 - first), row, _U(x0), _U(x1 - x0))
+        else:
+            _looked_up(flat, corner, columns, u0, du, v0, dv, _U(x0 - first), row, _U(x0), _U(x1 - x0))
 
 
 @njit(cache=True, nogil=True)
-def _lerped(flat, over, columns, a0, da, b0, db, first, x0, x1, row):  # type: ignore[no-untyped-def]
-    """Pixels that look into one row of the picture one after the other, from flat[over + x] on."""
-    for x in range(x0, x1):
-        step = np.float32(np.int32(x - first))
-        a, b, k = a0 + step * da, b0 + step * db, over + x
-        top = flat[k] + a * (flat[k + 1] - flat[k])
-        below = flat[k + columns] + a * (flat[k + columns + 1] - flat[k + columns])
-        row[x] = top + b * (below - top)
+def _lerped(flat, over, columns, a0, da, b0, db, skip, row, x0, count):  # type: ignore[no-untyped-def]
+    """`count` pixels that look into one row of the picture one after the other, from flat[over] on, into row[x0:];
+    they are `skip` pixels from where (a0, b0) is."""
+    for n in range(count):
+        step = np.float32(np.int32(skip + n))
+        a, b, k = a0 + step * da, b0 + step * db, over + n
+        top = flat[k] + a * (flat[k + _U(1)] - flat[k])
+        below = flat[k + columns] + a * (flat[k + columns + _U(1)] - flat[k + columns])
+        row[x0 + n] = top + b * (below - top)
+
+
+@njit(cache=True, nogil=True)
+def _looked_up(flat, corner, columns, u0, du, v0, dv, skip, row, x0, count):  # type: ignore[no-untyped-def]
+    """As `_lerped`, for pixels that look anywhere: the nth at (u0, v0) + (skip + n) (du, dv) from flat[corner]."""
+    for n in range(count):
+        step = np.float32(np.int32(skip + n))
+        pu, pv = u0 + step * du, v0 + step * dv
+        i, j = np.int32(pu), np.int32(pv)
+        a, b = pu - np.float32(i), pv - np.float32(j)
+        k = _U(corner + np.int64(j) * columns + i)
+        under = k + _U(columns)
+        top = flat[k] + a * (flat[k + _U(1)] - flat[k])
+        below = flat[under] + a * (flat[under + _U(1)] - flat[under])
+        row[x0 + n] = top + b * (below - top)
 
 
 @njit(cache=True, nogil=True)

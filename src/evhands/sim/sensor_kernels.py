@@ -20,11 +20,10 @@ SETTLED = np.float32(1e-3)
 
 PIECE = 16
 """Pixels of a row that are kept, followed and searched for events together."""
-FIELDS = 8
-"""Numbers of a pixel: target, level, reference, ON and OFF threshold, leak, and of the present step the level before it
-and the goal, whose place then takes the number of thresholds crossed (OFF negative)."""
+FIELDS = 6
+"""Numbers of a pixel: target, level, reference, ON and OFF threshold, leak."""
 _U = np.uintp  # unsigned indices spare the kernels a test for negative ones, which keeps loops from vectorising
-_LEVEL, _REFERENCE, _ON, _OFF, _LEAK, _BEFORE, _GOAL = (_U(k * PIECE) for k in range(1, FIELDS))
+_LEVEL, _REFERENCE, _ON, _OFF, _LEAK = (_U(k * PIECE) for k in range(1, FIELDS))
 _SIZE, _ALL = _U(PIECE), _U(FIELDS * PIECE)
 
 
@@ -38,7 +37,13 @@ class Pixels(NamedTuple):
     waiting: np.ndarray
     """(height, 2) int32: from which to which piece a row has not reached its target."""
     hits: np.ndarray
-    """(pieces,) bool: scratch."""
+    """(pieces,) bool: which pieces of the row at work have pixels that reached a threshold."""
+    goal: np.ndarray
+    """(pieces * PIECE,) float32: where the row at work goes."""
+    before: np.ndarray
+    """(pieces * PIECE,) float32: its levels before the step."""
+    crossed: np.ndarray
+    """(pieces * PIECE,) float32: how many thresholds its pixels have crossed, OFF negative; only where `hits`."""
     width: int
 
     def field(self, k: int) -> np.ndarray:
@@ -69,9 +74,10 @@ def new_pixels(size: Size) -> Pixels:
     """Pixels (width, height) whose fields are all 0, and which never fire beyond the width."""
     width, height = size
     pieces = -(-width // PIECE)
+    row = np.zeros((3, pieces * PIECE), np.float32)
     pixels = Pixels(
         np.zeros(height * pieces * FIELDS * PIECE, np.float32), np.full(height * pieces * PIECE, -(2**62), np.int64),
-        np.zeros((height, 2), np.int32), np.zeros(pieces, np.bool_), width,
+        np.zeros((height, 2), np.int32), np.zeros(pieces, np.bool_), row[0], row[1], row[2], width,
     )  # fmt: skip
     for k in (3, 4):
         pixels.field(k)[:] = np.inf
@@ -109,25 +115,29 @@ def sorted_columns(
     return _counting_sort(pixel, t_us, p, start, span, width)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy")
 def _counting_sort(pixel, t_us, p, start, span, width):  # type: ignore[no-untyped-def]
-    position = np.zeros(span + 1, np.int32)
+    position = np.zeros(span, np.int32)
     for i in range(len(t_us)):
-        position[t_us[i] - start + 1] += 1
+        position[_U(t_us[i] - start)] += 1
+    before = np.int32(0)
     for k in range(span):
-        position[k + 1] += position[k]
+        count = position[k]
+        position[k] = before
+        before += count
     x = np.empty(len(t_us), np.uint16)
     y = np.empty(len(t_us), np.uint16)
     t = np.empty(len(t_us), np.int64)
     q = np.empty(len(t_us), np.bool_)
     for i in range(len(t_us)):
-        slot = t_us[i] - start
-        k = position[slot]
-        position[slot] = k + 1
-        y[k] = pixel[i] // width
-        x[k] = pixel[i] % width
-        t[k] = t_us[i]
-        q[k] = p[i]
+        slot = _U(t_us[i] - start)
+        place = _U(position[slot])
+        position[slot] += 1
+        row = np.uint32(pixel[i]) // np.uint32(width)
+        y[place] = row
+        x[place] = np.uint32(pixel[i]) - row * np.uint32(width)
+        t[place] = t_us[i]
+        q[place] = p[i]
     return x, y, t, q
 
 
@@ -151,34 +161,36 @@ def served(t_us, event_us, free_us, now_us):  # type: ignore[no-untyped-def]
     return read_us, len(t_us), free_us
 
 
-# The loops over pixels are apart, without branches and over one array, so that LLVM vectorises them.
-@njit(cache=True, nogil=True)
-def _follow(values, first, end, decay, lag):  # type: ignore[no-untyped-def]
-    """Move pieces to their goal through the low-pass, exactly for a target that moves linearly in time."""
+# The loops over pixels are apart and without branches, so that LLVM vectorises them.
+@njit(cache=True, nogil=True, forceinline=True)
+def _follow(pixels, left, first, end, decay, lag):  # type: ignore[no-untyped-def]
+    """Move pieces of a row to their goal through the low-pass, exactly for a target that moves linearly in time."""
+    values, goals, before = pixels.values, pixels.goal, pixels.before
     for p in range(first, end):
-        base = _U(p) * _ALL
+        base, x = _U(left + p) * _ALL, _U(p) * _SIZE
         for i in range(_SIZE):
             k = base + i
-            goal, start, old = values[k + _GOAL], values[k], values[k + _LEVEL]
+            goal, start, old = goals[x + i], values[k], values[k + _LEVEL]
             shift = lag * (goal - start)
-            values[k + _BEFORE] = old
+            before[x + i] = old
             values[k + _LEVEL] = goal - shift + (old - start + shift) * decay
             values[k] = goal
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract"})
-def _follow_in_light(values, first, end, steps, half_light):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy", fastmath={"contract"})
+def _follow_in_light(pixels, left, first, end, steps, half_light):  # type: ignore[no-untyped-def]
     """As `_follow`, each pixel with the cut-off that its light allows; `steps`: the step over bright tau.
 
     exp(x) is a Taylor polynomial of x / 8 (x / 4) to the power of 8 (4), which vectorises: light is within 1 % above
     0.01, the decay within 1.5 % of what remains after four time constants, and far nearer after few.
     """
+    values, goals, before = pixels.values, pixels.goal, pixels.before
     one, half, sixth, last = np.float32(1), np.float32(1 / 2), np.float32(1 / 6), np.float32(1 / 24)
     for p in range(first, end):
-        base = _U(p) * _ALL
+        base, x = _U(left + p) * _ALL, _U(p) * _SIZE
         for i in range(_SIZE):
             k = base + i
-            goal, start, old = values[k + _GOAL], values[k], values[k + _LEVEL]
+            goal, start, old = goals[x + i], values[k], values[k + _LEVEL]
             z = min(max(np.float32(1 / 16) * (start + goal), np.float32(-0.9)), half)
             light = one + z * (one + z * (half + z * (sixth + z * last)))
             light *= light
@@ -191,18 +203,19 @@ def _follow_in_light(values, first, end, steps, half_light):  # type: ignore[no-
             growth *= growth
             growth *= growth
             shift = (goal - start) * (room * room * inverse)
-            values[k + _BEFORE] = old
+            before[x + i] = old
             values[k + _LEVEL] = goal - shift + (old - start + shift) / growth
             values[k] = goal
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _reached(values, first, end, hits):  # type: ignore[no-untyped-def]
-    """Which pieces have pixels that reached a threshold (in `hits`), how many thresholds these have crossed, and the
-    first and the last + 1 piece that has not settled at its target."""
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def _reached(pixels, left, first, end):  # type: ignore[no-untyped-def]
+    """Which pieces of a row have pixels that reached a threshold (in `hits`), how many thresholds these have crossed
+    (in `crossed`), their sum, and the first and the last + 1 piece that has not settled at its target."""
+    values = pixels.values
     total, start, stop = 0, end, end
     for p in range(first, end):
-        base = _U(p) * _ALL
+        base = _U(left + p) * _ALL
         fired, far = np.int32(0), np.int32(0)
         for i in range(_SIZE):
             k = base + i
@@ -210,64 +223,62 @@ def _reached(values, first, end, hits):  # type: ignore[no-untyped-def]
             change = level - values[k + _REFERENCE]
             fired += np.int32(change >= values[k + _ON]) | np.int32(-change >= values[k + _OFF])
             far += np.int32(abs(values[k] - level) >= SETTLED)
-        hits[p - first] = fired > 0
+        pixels.hits[_U(p)] = fired > 0
         if far > 0:
             start, stop = min(start, p), p + 1
         if fired > 0:
-            total += _crossed(values, base)
+            total += _crossed(values, base, pixels.crossed, _U(p) * _SIZE)
     return total, start, stop
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
-def _crossed(values, base):  # type: ignore[no-untyped-def]
-    """Write how many thresholds each pixel of a piece has crossed into the place of its goal; returns their sum."""
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
+def _crossed(values, base, crossed, x):  # type: ignore[no-untyped-def]
+    """Write how many thresholds each pixel of a piece has crossed; returns their sum."""
     total = np.int32(0)
     for i in range(_SIZE):
         k = base + i
         change = values[k + _LEVEL] - values[k + _REFERENCE]
         threshold = values[k + _ON] if change > 0 else values[k + _OFF]
         count = np.int32(change / threshold) if abs(change) >= threshold else np.int32(0)
-        values[k + _GOAL] = np.float32(count)
+        crossed[x + i] = np.float32(count)
         total += abs(count)
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(cache=True, nogil=True, forceinline=True, error_model="numpy")
 def advance(pixels, law, y, first, end, step_us):  # type: ignore[no-untyped-def]
     """Let pieces first to end of row y go to their goals; how many thresholds they cross (an upper bound of events).
 
     What still waits in the row must lie within. `fire` then turns the crossings into events.
     """
-    values, left = pixels.values, y * len(pixels.hits)
-    a, b = left + first, left + end
+    left = y * len(pixels.hits)
     if law.tau <= 0:
-        _follow(values, a, b, np.float32(0), np.float32(0))
+        _follow(pixels, left, first, end, np.float32(0), np.float32(0))
     else:
         steps = np.float32(step_us / law.tau)
         if law.half_light > 0:
-            _follow_in_light(values, a, b, steps, np.float32(law.half_light))
+            _follow_in_light(pixels, left, first, end, steps, np.float32(law.half_light))
         else:
-            _follow(values, a, b, np.float32(math.exp(-steps)), np.float32(1) / steps)
-    total, start, stop = _reached(values, a, b, pixels.hits)
-    pixels.waiting[y, 0], pixels.waiting[y, 1] = start - left, stop - left
+            _follow(pixels, left, first, end, np.float32(math.exp(-steps)), np.float32(1) / steps)
+    total, pixels.waiting[y, 0], pixels.waiting[y, 1] = _reached(pixels, left, first, end)
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def fire(pixels, law, y, first, end, t0, t1, pixel_out, t_out, p_out, n):  # type: ignore[no-untyped-def]
     """Append the events of pieces that `advance` has moved, from t0 to t1; returns the new number of events."""
-    values, dt = pixels.values, np.float64(t1 - t0)
-    for p in range(first, end):
-        if not pixels.hits[p - first]:
+    values, crossed, last_us, dt = pixels.values, pixels.crossed, pixels.last_us, np.float64(t1 - t0)
+    for p in range(_U(first), _U(end)):
+        if not pixels.hits[p]:
             continue
-        piece = y * len(pixels.hits) + p
-        for i in range(PIECE):
-            k = _U(piece) * _ALL + _U(i)
-            if values[k + _GOAL] == 0:
+        piece = _U(y * len(pixels.hits)) + p
+        for i in range(_SIZE):
+            x, k, last = p * _SIZE + i, piece * _ALL + i, piece * _SIZE + i
+            if crossed[x] == 0:
                 continue
-            count = np.int64(values[k + _GOAL])
+            count = np.int64(crossed[x])
             step = values[k + _ON] if count > 0 else -values[k + _OFF]
-            base, before = values[k + _REFERENCE], values[k + _BEFORE]
+            base, before = values[k + _REFERENCE], pixels.before[x]
             values[k + _REFERENCE] = base + abs(count) * step
             rise = values[k + _LEVEL] - before
             if rise == 0:  # rounding left it at its threshold in an earlier step
@@ -275,12 +286,12 @@ def fire(pixels, law, y, first, end, t0, t1, pixel_out, t_out, p_out, n):  # typ
             for j in range(1, abs(count) + 1):
                 share = (base + j * step - before) / rise
                 t = min(t0 + np.int64(min(max(share, 0.0), 1.0) * dt), t1 - 1)
-                if t - pixels.last_us[piece * PIECE + i] < law.refractory:
+                if t - last_us[last] < law.refractory:
                     continue
-                pixels.last_us[piece * PIECE + i] = t
-                pixel_out[n] = y * pixels.width + p * PIECE + i
-                t_out[n] = t
-                p_out[n] = count > 0
+                last_us[last] = t
+                pixel_out[_U(n)] = y * pixels.width + np.int64(x)
+                t_out[_U(n)] = t
+                p_out[_U(n)] = count > 0
                 n += 1
     return n
 
@@ -289,20 +300,17 @@ def fire(pixels, law, y, first, end, t0, t1, pixel_out, t_out, p_out, n):  # typ
 def aim(pixels, y, first, end):  # type: ignore[no-untyped-def]
     """The goal of pieces is where they were going."""
     for p in range(first, end):
-        base = _U(y * len(pixels.hits) + p) * _ALL
+        base, x = _U(y * len(pixels.hits) + p) * _ALL, _U(p) * _SIZE
         for i in range(_SIZE):
-            pixels.values[base + i + _GOAL] = pixels.values[base + i]
+            pixels.goal[x + i] = pixels.values[base + i]
 
 
-@njit(cache=True, nogil=True)
-def aim_blurred(pixels, y, first, end, down):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, forceinline=True)
+def aim_blurred(pixels, first, end, down):  # type: ignore[no-untyped-def]
     """The goal of pieces is a row of the canvas, blurred by (1 2 1)/4 once it has been so along the columns."""
-    quarter, half = np.float32(0.25), np.float32(0.5)
-    for p in range(first, end):
-        base, x = _U(y * len(pixels.hits) + p) * _ALL + _GOAL, _U(p) * _SIZE
-        for i in range(_SIZE):
-            j = x + i
-            pixels.values[base + i] = quarter * (down[j] + down[j + _U(2)]) + half * down[j + _U(1)]
+    quarter, half, goal = np.float32(0.25), np.float32(0.5), pixels.goal
+    for x in range(_U(first) * _SIZE, _U(end) * _SIZE):
+        goal[x] = quarter * (down[x] + down[x + _U(2)]) + half * down[x + _U(1)]
 
 
 @njit(cache=True, nogil=True)
@@ -320,9 +328,7 @@ def expose(log_light, box, t0, t1, pixels, law, buffers, n):  # type: ignore[no-
             continue
         aim(pixels, y, first, end)
         if inside:
-            for x in range(x0, x1):
-                base = (y * len(pixels.hits) + x // PIECE) * FIELDS * PIECE
-                pixels.values[base + (FIELDS - 1) * PIECE + x % PIECE] = log_light[y - y0, x - x0]
+            pixels.goal[x0:x1] = log_light[y - y0]
         total = advance(pixels, law, y, first, end, t1 - t0)
         if total > 0:
             if n + total > len(t_out):

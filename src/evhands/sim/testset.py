@@ -37,7 +37,7 @@ def fingerprint(events: Events, joints_m: np.ndarray) -> Fingerprint:
     """The fingerprint of a recording's events and true joints (m, 21, 3)."""
     digest = hashlib.sha256()
     for column, kind in ((events.x, "<u2"), (events.y, "<u2"), (events.t_us, "<i8"), (events.p, "u1")):
-        digest.update(np.ascontiguousarray(column.astype(kind)).tobytes())
+        digest.update(np.ascontiguousarray(column.astype(kind, copy=False)).data)
     places = joints_m[len(joints_m) // 2, [0, 12]].ravel()
     return Fingerprint(len(events), digest.hexdigest(), tuple(round(float(v), 6) for v in places))
 

@@ -234,7 +234,7 @@ def pace_of(world: World) -> Pace:
     config = world.config
     grid_s = np.linspace(0, config.duration_us * 1e-6, max(config.duration_us // 4000, 1) + 1)
     moved, bent = np.zeros(len(grid_s) - 1), np.zeros(len(grid_s) - 1)
-    for actor in world.actors:
+    for actor in () if config.empty else world.actors:
         posed = actor.posed(grid_s)
         forearm = posed.wrist + 0.06 * posed.rotation[:, :, 0]
         points = np.concatenate([posed.joints().astype(np.float64), forearm[:, None]], 1)

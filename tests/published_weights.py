@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evhands.hand.model import HandModel
+
 LEARNED = ("flow_encoder.", "infer_encoder.")
 PARENTS = [-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 0, 10, 11, 0, 13, 14]
 
@@ -23,6 +25,17 @@ def recipe_weights(fixtures: Path) -> dict[str, Tensor]:
         else _hand_part(name, shape, dtype)
         for name, (shape, dtype) in shapes.items()
     }
+
+
+def with_hand(weights: dict[str, Tensor], hand: HandModel) -> dict[str, Tensor]:
+    """The same with the layer of a hand model in the published layout."""
+    layer = {
+        "shapedirs": hand.shape_directions, "v_template": hand.vertices, "J_regressor": hand.joint_regressor,
+        "posedirs": hand.pose_directions.reshape(-1, 135).T.contiguous(), "lbs_weights": hand.skin_weights,
+        "hand_mean": hand.mean_pose, "faces_tensor": hand.faces,
+        "vertex_joint_selector.extra_joints_idxs": hand.tip_vertices,
+    }  # fmt: skip
+    return weights | {f"supervision.mano_layer.{name}": value for name, value in layer.items()}
 
 
 def recipe_value(name: str, shape: list[int]) -> np.ndarray:

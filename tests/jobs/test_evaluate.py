@@ -1,0 +1,84 @@
+"""`evhands evaluate` and `evhands score`: what they leave behind, going on, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from unittest import mock
+
+import numpy as np
+
+from evhands.cli import main
+from evhands.jobs import evaluate as job
+from evhands.predictions import load_predictions
+from hand_recordings import write_hand
+
+
+def _evaluate(folder, *more: str) -> int:
+    arguments = ["evaluate", "small", "--data", str(folder), "--out", str(folder / "out"), "--crop", "truth", *more]
+    return main(arguments)
+
+
+def test_a_data_set_is_predicted_scored_and_goes_on_where_it_stopped(tmp_path, capsys):
+    for seed, subject in ((0, "1"), (1, "4"), (2, "3")):
+        write_hand(tmp_path / f"{seed}.h5", seed, seconds=0.5, subject=subject)
+    predict, seen = job.predict_group, []
+
+    def stops(method, sources, *rest):
+        seen.extend(source.stem for source in sources)
+        if sources[0].stem == "2":
+            raise KeyboardInterrupt
+        return predict(method, sources, *rest)
+
+    with mock.patch.object(job, "_TOGETHER", 1), mock.patch.object(job, "predict_group", stops):
+        assert _evaluate(tmp_path) == 130
+    assert seen == ["0", "2"]  # subject 4 is for training
+    assert not (tmp_path / "out" / "predictions.npz").exists()
+    with mock.patch.object(job, "predict_group", wraps=predict) as again:
+        assert _evaluate(tmp_path) == 0
+    assert [call.args[1][0].stem for call in again.call_args_list] == ["2"]
+    assert "normal_random" in capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["recordings"] == 2 and set(results["subjects"]) == {"1", "3"}
+    assert len(results["weights"]) == 64 and results["data"].startswith("2 files")
+    assert (tmp_path / "out" / "report.html").exists() and not (tmp_path / "out" / "parts").exists()
+
+    def fails(*_):
+        raise AssertionError("scoring needs no network")
+
+    before = load_predictions(tmp_path / "out" / "predictions.npz")
+    with mock.patch.object(job, "predict_group", fails):
+        code = main(["score", str(tmp_path / "out" / "predictions.npz"), "--out", str(tmp_path / "b"), "--no-report"])
+    assert code == 0 and json.loads((tmp_path / "b" / "results.json").read_text()) == results
+    np.testing.assert_array_equal(before.recording, np.sort(before.recording))
+
+
+def test_published_files_say_data_subjects_and_what_to_save(tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    for seed, subject in ((0, "1"), (1, "3")):
+        write_hand(tmp_path / "data" / f"{seed}.h5", seed, seconds=1.7, subject=subject)
+    (tmp_path / "pretrain.yml").write_text("data: {eval_subject: [1]}\nlog: {save_result: false}\n")
+    text = f"exper: {{mode: eval, data_dir: {tmp_path / 'data'}}}\nlog: {{save_result: true, save_images: false}}\n"
+    (tmp_path / "eval.yml").write_text(text)
+    files = ["--published", str(tmp_path / "pretrain.yml"), str(tmp_path / "eval.yml")]
+    assert main(["evaluate", "small", *files, "--out", str(tmp_path / "out"), "--no-report"]) == 0, capsys.readouterr()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (results["protocol"], results["crop"], set(results["subjects"])) == ("evhandpose", "truth", {"1"})
+    kinds = sorted(path.name for path in (tmp_path / "out" / "saved" / "0").iterdir())
+    assert kinds == ["joints", "joints2d", "mesh", "projected"]
+    assert len(list((tmp_path / "out" / "saved" / "0" / "mesh").iterdir())) == results["rows"]
+
+
+def test_what_cannot_be_evaluated_is_told(tmp_path, capsys):
+    write_hand(tmp_path / "0.h5", 0, seconds=0.5, subject="2")
+    wanted = {
+        ("--subjects", "8"): "none of 8",
+        ("--mano", str(tmp_path / "absent.pkl")): "Could not open the hand model",
+        ("--constant", str(tmp_path / "0.h5")): "no constant pose",
+        ("--device", "nowhere"): "cannot be used here",
+    }
+    for options, words in wanted.items():
+        assert _evaluate(tmp_path, *options) == 2
+        assert words in " ".join(capsys.readouterr().err.split())
+    assert _evaluate(tmp_path, "--protocol", "evhandpose") == 2  # half a second has no 1.2 s of history
+    assert "none is labelled after the history" in " ".join(capsys.readouterr().err.split())
+    assert main(["evaluate", str(tmp_path / "no.pt"), "--data", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
