@@ -30,7 +30,7 @@ SMALL_STAGE_WEIGHTS: dict[Stage, dict[str, float]] = {
 """Weights of the terms of each stage.
 
 Those of contrast, edge and smooth are such that each pulls with about a sixth of the gradient of the losses of labels:
-with the shipped network these had a norm of 1.5, contrast 0.22, edge 11, smooth 1.1 (`bench_small_stages.py`).
+with the shipped network these had a norm of 1.7, contrast 0.23, edge 11, smooth 1.2 (`bench_small_stages.py`).
 """
 
 
