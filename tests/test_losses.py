@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import roma
 import torch
 
 from conftest import shared_path
@@ -132,6 +133,20 @@ def test_smooth_loss_is_nothing_within_the_margin_and_grows_with_the_motion():
     values = torch.stack([losses.smooth_loss(_a_motion(scale)) for scale in (0.02, 0.05, 0.1)])
     assert (values.diff(dim=0) > 0).all()
     assert (losses.smooth_loss(_a_motion(0.1), soft=False) > values[-1]).all()
+
+
+def test_turns_unwound_are_the_same_turns_without_jumps():
+    """A hand that turns steadily past half a turn: rotation vectors jump there, what smoothness sees does not."""
+    axis = torch.nn.functional.normalize(torch.tensor([0.3, -1.0, 0.2]), dim=0)
+    steady = torch.linspace(2.5, 4.0, 6)[:, None] * axis
+    jumping = roma.rotmat_to_rotvec(roma.rotvec_to_rotmat(steady))
+    assert jumping.diff(dim=0).norm(dim=1).max() > 5
+    torch.testing.assert_close(losses.continuous_turns(jumping), steady, rtol=0, atol=1e-5)
+    slow = 0.1 * steady
+    assert torch.equal(losses.continuous_turns(slow), slow)
+    jumping.requires_grad_()
+    losses.continuous_turns(jumping).square().sum().backward()
+    assert jumping.grad.isfinite().all()
 
 
 def test_true_poses_stand_where_labels_are_and_gradients_run_elsewhere_only():

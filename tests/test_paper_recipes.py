@@ -22,15 +22,9 @@ from evhands.models.encoder import EncoderConfig
 from evhands.models.flow import FlowConfig
 from evhands.models.paper import PaperConfig, PoseNetworkConfig
 from evhands.models.paper_stages import StageConfig, prediction_losses, true_poses
-from evhands.paper_recipes import (
-    PAPER_RECIPES,
-    Sequences,
-    StageTask,
-    StageTrainConfig,
-    semi_recipe,
-    stage_data,
-    term_counts,
-)
+from evhands.paper_recipes import PAPER_RECIPES, PaperTask, semi_recipe
+from evhands.stage_data import Sequences, StageTrainConfig, stage_data
+from evhands.stage_task import counted_as, term_counts
 from evhands.training import TrainData, train
 from evhands.types import HandPose, InputError
 from hand_recordings import SIZE, write_hand
@@ -85,7 +79,7 @@ def weights(path: Path) -> dict[str, torch.Tensor]:
 def test_a_stage_stopped_and_resumed_is_uninterrupted_bit_for_bit(folder, tmp_path, monkeypatch):
     whole = config("semi")
     train(whole, "semi", data(folder, whole), tmp_path / "whole", device="cpu")
-    sample, calls = StageTask.sample, []
+    sample, calls = PaperTask.sample, []
 
     def interrupted(self, pool, rng, lanes):
         calls.append(lanes)
@@ -94,7 +88,7 @@ def test_a_stage_stopped_and_resumed_is_uninterrupted_bit_for_bit(folder, tmp_pa
         return sample(self, pool, rng, lanes)
 
     with monkeypatch.context() as patched:
-        patched.setattr(StageTask, "sample", interrupted)
+        patched.setattr(PaperTask, "sample", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(whole, "semi", data(folder, whole), tmp_path / "parts", device="cpu")
     train(whole, "semi", data(folder, whole), tmp_path / "parts", device="cpu")
@@ -108,7 +102,7 @@ def test_each_stage_changes_its_own_network_only(recipe, folder, tmp_path):
     """The FlowNet in the first stage; in the others the pose network, not even the FlowNet's batch norms."""
     settings = config(recipe, validate_every=1)
     torch.manual_seed(0)
-    start = StageTask(settings).model
+    start = PaperTask(settings).model
     before = {name: value.clone() for name, value in start.state_dict().items()}
     path = train(settings, recipe, data(folder, settings), tmp_path, start=start, device="cpu")
     changed = {name.split(".")[0] for name, value in weights(path).items() if not torch.equal(value, before[name])}
@@ -138,7 +132,7 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(folder):
     """Every loss is divided by the number of labels of the whole batch, wherever these lie."""
     settings = config("semi", labels=0.5)
     pool = data(folder, settings).train
-    task = StageTask(settings).eval()
+    task = PaperTask(settings).eval()
     batch, _ = task.sample(pool, np.random.default_rng(0), None)
     batch = replace(batch, items=pool.items(0)[pool.order(0)[:4]])
     gradients = []
@@ -158,14 +152,14 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(folder):
 def test_counts_from_labels_alone_are_those_of_the_terms(folder):
     settings = config("semi")
     pool = data(folder, settings).train
-    task = StageTask(settings).eval()
+    task = PaperTask(settings).eval()
     order = pool.order(0)[:3]
     batch = pool.tensors(pool.items(0)[order])
     terms = task._terms(task.model, batch)
     counts = term_counts(batch["labelled"])
     for name, count in losses.term_counts(terms).items():
         if name != "edge":
-            assert counts[name.partition("_")[0]] == count, name
+            assert counts[counted_as(name)] == count, name
     assert terms["edge"].counted.sum() <= counts["edge"]
 
 
@@ -200,7 +194,7 @@ def test_validation_is_over_all_labels_alike(folder):
     found = []
     for size in (1, 4):
         torch.manual_seed(0)
-        task = StageTask(replace(settings, micro_batch=size))
+        task = PaperTask(replace(settings, micro_batch=size))
         found.append(task.figures(task.model.eval(), held_out))
     assert len(held_out) > 4 and len(held_out) % 4
     assert found[0] == pytest.approx(found[1], rel=1e-5)
@@ -208,7 +202,7 @@ def test_validation_is_over_all_labels_alike(folder):
 
 def test_an_epoch_shows_every_item_once_and_semi_supervised_ones_are_drawn_anew(folder):
     settings = replace(config("semi"), batch=4)
-    pool, task = data(folder, settings).train, StageTask(settings)
+    pool, task = data(folder, settings).train, PaperTask(settings)
     place, seen = None, {0: [], 1: []}
     while place is None or place.epoch < 2:
         batch, place = task.sample(pool, np.random.default_rng(0), place)

@@ -18,7 +18,7 @@ from torch import Tensor, multiprocessing
 from evhands.data.shards import ShardConfig, row_dtype
 from evhands.hand.model import load_hand
 from evhands.models.checkpoint import read_checkpoint
-from evhands.paper_recipes import StageTask
+from evhands.paper_recipes import PaperTask
 from evhands.processes import DeviceConfig, Processes, processes_wanted
 from evhands.recipes import small_recipe
 from evhands.simulated_rows import MemoryRows
@@ -80,7 +80,7 @@ def runs(folder, tmp_path_factory) -> Path:
 def whole_and_in_parts(fabric, rank: int, folder: Path, out: Path) -> None:
     settings = replace(config("semi"), batch=3, validate_every=1)
     train(settings, "semi", data(folder, settings), out / "whole", fabric=fabric)
-    sample, calls = StageTask.sample, []
+    sample, calls = PaperTask.sample, []
 
     def interrupted(self, *arguments):
         calls.append(arguments)
@@ -88,7 +88,7 @@ def whole_and_in_parts(fabric, rank: int, folder: Path, out: Path) -> None:
             raise KeyboardInterrupt
         return sample(self, *arguments)
 
-    StageTask.sample = interrupted  # type: ignore[method-assign]
+    PaperTask.sample = interrupted  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         train(settings, "semi", data(folder, settings), out / "parts", fabric=fabric)
     fabric.barrier()
@@ -157,7 +157,7 @@ def test_two_processes_resume_bit_for_bit_and_one_of_them_writes(runs):
 def test_shared_validation_is_over_all_of_it(folder, runs):
     settings = config("semi")
     found = read_checkpoint(runs / "whole" / "best.pt", wanted="paper")
-    alone = StageTask(settings).figures(found.model.eval(), data(folder, settings).held_out)
+    alone = PaperTask(settings).figures(found.model.eval(), data(folder, settings).held_out)
     assert alone == pytest.approx({name: found.meta.figures[name] for name in alone}, rel=1e-5)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from evhands.paper_recipes import StageTask
+from evhands.paper_recipes import PaperTask
 from evhands.recipes import RECIPES, DetectorTask, SmallTask
 from evhands.training import train
 from evhands.training_pictures import PANEL_PX, pictures, sheet, skeletons_panel
@@ -61,7 +61,7 @@ def test_pictures_of_a_stage_are_of_fixed_items_and_change_with_the_weights(reci
     found = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        task = StageTask(settings)
+        task = PaperTask(settings)
         found.append(pictures(task, task.model.eval(), pool))
     side = SIDE * (PANEL_PX // SIDE)
     one, again, other = (each["warped_events"] for each in found)

@@ -53,15 +53,30 @@ def parameter_changes(poses: HandPose) -> dict[str, Float[Tensor, "*b"]]:
     return {name: part.diff(dim=-2).square().mean((-2, -1)) for name, part in _parts(poses).items()}
 
 
+def continuous_turns(rotvecs: Float[Tensor, "*b t 3"]) -> Float[Tensor, "*b t 3"]:
+    """The same turns, each about whichever of the two opposite axes gives the rotation vector nearer to the one before:
+    past half a turn the shorter one jumps by a whole turn."""
+    steps = [rotvecs[..., 0, :]]
+    for turn in rotvecs.unbind(-2)[1:]:
+        other = turn - 2 * torch.pi * turn / turn.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        with torch.no_grad():
+            nearer = (other - steps[-1]).norm(dim=-1) < (turn - steps[-1]).norm(dim=-1)
+        steps.append(torch.where(nearer[..., None], other, turn))
+    return torch.stack(steps, -2)
+
+
 def smooth_loss(
     poses: HandPose, *, margin: float = SMOOTH_MARGIN, soft: bool = True, published: bool = False
 ) -> Float[Tensor, "*b"]:
     """Cost of the changes in each sequence (*b, t): sigmoid(relu(L - margin)) - 1/2, or relu(L - margin) if not soft.
 
-    L is the weighted sum of `parameter_changes`. A motion within the margin costs nothing and has no gradient.
+    L is the weighted sum of `parameter_changes`, orientations unwound by `continuous_turns`. A motion within the margin
+    costs nothing and has no gradient.
     published=True gives one value for the whole batch, from the mean of L over it, without the subtraction: at least
     1/2, or max(L, margin) if not soft (O35).
     """
+    if not published:
+        poses = replace(poses, orientation=continuous_turns(poses.orientation))
     changes = weighted_sum(parameter_changes(poses), SMOOTH_WEIGHTS)
     excess = ((changes.mean() if published else changes) - margin).relu()
     floor = 0.0 if published else 0.5

@@ -1,7 +1,7 @@
 """What is trained and how: a recipe is a whole config; a task turns data into losses and figures.
 
 Here are the recipes of `small` and of the detector, on rows of shards; those of the paper's stages are in
-`paper_recipes`.
+`paper_recipes`, those of `small` on recordings in `small_recipes`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evhands.data.row_augment import augmented, moved
 from evhands.data.recrop import recropped
+from evhands.data.row_augment import augmented, moved
 from evhands.data.shards import Pool, drawn
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.detector import (
@@ -46,6 +46,8 @@ class LoopConfig:
     steps: int | None = None
     hours: float | None = None
     """`steps` and `hours` both bound a run: a falling learning rate follows whichever is nearer to its end."""
+    processor_time: bool = False
+    """Hours are of processor time (of all threads) instead of those on the clock: the same budget on a busy machine."""
     learning_rate: float
     weight_decay: float
     optimizer: Literal["adamw", "adam"] = "adamw"
@@ -130,7 +132,7 @@ class Task(nn.Module, ABC):
     model: nn.Module
     model_name: ClassVar[str]
     """Of `models.checkpoint.MODELS`."""
-    best_by: ClassVar[str]
+    best_by: str
     """The figure whose least value makes the best checkpoint."""
     added: ClassVar[tuple[str, ...]] = ()
     """Parts that change nothing at first: a model to begin with may lack them."""

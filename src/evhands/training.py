@@ -30,10 +30,11 @@ from evhands.paper_recipes import PAPER_RECIPES
 from evhands.processes import DeviceConfig, Processes, launch
 from evhands.recipes import RECIPES, LoopConfig, Task
 from evhands.run_folder import append_row, checksum, describe_run
+from evhands.small_recipes import SMALL_STAGE_RECIPES
 from evhands.training_pictures import pictures
 from evhands.types import InputError
 
-ALL_RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {**RECIPES, **PAPER_RECIPES}
+ALL_RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {**RECIPES, **PAPER_RECIPES, **SMALL_STAGE_RECIPES}
 """Recipe name -> (its configuration, its task)."""
 
 
@@ -117,12 +118,13 @@ def _loop(run: Run, config: LoopConfig, recipe: str, progress: dict[str, Any], l
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, refresh_per_second=1, disable=not first) as bar:
         row = bar.add_task(recipe, total=steps, completed=progress["step"])
-        began, saved = time.monotonic() - progress["seconds"], time.monotonic()
+        clock = time.process_time if config.processor_time else time.monotonic
+        began, saved = clock() - progress["seconds"], time.monotonic()
         try:
             while (share := _share(config, steps, progress)) < 1:
                 rate = config.learning_rate * _schedule(config, share, progress["step"])
                 batch, behind = task.sample(data.train, np.random.default_rng((config.seed, progress["step"])), lanes)
-                losses, norm, memory = _optimise(run, config, rate, batch, time.monotonic() - began)
+                losses, norm, memory = _optimise(run, config, rate, batch, clock() - began)
                 if behind is not None and memory is not None:
                     behind = dataclasses.replace(behind, memory=memory)
                 lanes, before = behind, progress["seconds"]
@@ -238,7 +240,7 @@ def shards(folders: Sequence[Path], fields: tuple[str, ...] | None = None) -> Tr
         raise InputError(
             f"{', '.join(map(str, folders))} holds {len(data.train)} training and {len(data.held_out)} validation "
             f"clips, wanted some of both. Make them with: evhands prepare {folders[0]}. (Recordings are what the "
-            f"recipes {', '.join(PAPER_RECIPES)} are trained on.)"
+            f"recipes {', '.join([*PAPER_RECIPES, *SMALL_STAGE_RECIPES])} are trained on.)"
         )
     return data
 

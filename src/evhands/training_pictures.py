@@ -22,11 +22,12 @@ from evhands.geometry import project
 from evhands.hand.model import pose_hand
 from evhands.hand_flow import crop_flow, hand_flow
 from evhands.models.paper import PaperEstimator
-from evhands.models.paper_stages import PARTS, image_matrix, in_camera, true_poses
+from evhands.models.paper_stages import PARTS, image_matrices, in_camera, true_poses
 from evhands.models.small import SmallEstimator, virtual_rotation
 from evhands.overlay import FINGER_COLOURS, OverlayStyle, draw_event_image, draw_skeleton, with_text
-from evhands.paper_recipes import Sequences, StageTask, stage_batch
 from evhands.recipes import SmallTask, Task, on_device_of
+from evhands.stage_data import Sequences, stage_batch
+from evhands.stage_task import StageTask
 from evhands.types import HandPose, WindowBatch
 
 Panel = UInt8[np.ndarray, "h w 3"]
@@ -124,7 +125,7 @@ def _warped(
 
 def _crop_flow(task: StageTask, batch: dict[str, Tensor], pose: HandPose) -> Float[Tensor, "b 2 s s"]:
     """The hand flow of the last window, seen in its crop."""
-    K, crop_K = image_matrix(batch), batch["crop_K"][:, -1]
+    K, crop_K = image_matrices(batch)[:, -1], batch["crop_K"][:, -1]
     size = (int(batch["size"][0]), int(batch["size"][1]))
     start, end = (_steps(pose, at) for at in (-2, -1))
     moved = hand_flow(task.hand.to(K.device), start, end, K, size, task.stage_config.hand_flow)

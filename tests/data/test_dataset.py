@@ -169,6 +169,19 @@ def test_raw_events_are_those_of_the_last_windows_thinned(recordings):
     assert abs(np.mean(taken) - 0.5) < 0.02  # from anywhere in the window
 
 
+def test_raw_events_in_the_crops_are_those_that_the_images_show(recordings):
+    items = supervised_items(recordings, WindowConfig(windows=4))[:3]
+    batch = SequenceDataset(recordings, BatchConfig(raw_in_crop=True)).batch(items)
+    assert len(batch.raw) == 6 and batch.raw.size == batch.windows.size
+    for k in range(6):
+        window = 4 * (k // 2) + 2 + k % 2
+        a, b = slice(*batch.raw.offsets[k : k + 2]), slice(*batch.windows.offsets[window : window + 2])
+        for name in ("x", "y", "t", "p"):
+            np.testing.assert_array_equal(getattr(batch.raw, name)[a], getattr(batch.windows, name)[b])
+    few = SequenceDataset(recordings, BatchConfig(raw_in_crop=True, most_events=50)).batch(items)
+    np.testing.assert_array_equal(np.diff(few.raw.offsets), np.minimum(np.diff(batch.raw.offsets), 50))
+
+
 def test_evaluation_windows_without_a_label_hold_zeros(recordings):
     items = evaluation_items(recordings)
     batch = SequenceDataset(recordings, BatchConfig()).batch(items)

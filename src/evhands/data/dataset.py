@@ -41,8 +41,9 @@ _LABEL_SHAPES = {
 class BatchConfig:
     """What a batch holds. augment: None leaves everything where it is. images: whether LNES and voxel grid are made.
 
-    raw_windows: of how many last windows the events in the moved image are given, at most most_events each. as_right:
-    left hands are given as the right hands that are their mirror images about the principal point.
+    raw_windows: of how many last windows the events in the moved image are given, at most most_events each;
+    raw_in_crop: in the crops instead, where fewer are. as_right: left hands are given as the right hands that are their
+    mirror images about the principal point.
     """
 
     crop: CropConfig = field(default_factory=CropConfig)
@@ -50,6 +51,7 @@ class BatchConfig:
     voxel_bins: int = 5
     images: bool = True
     raw_windows: int = 2
+    raw_in_crop: bool = False
     most_events: int = 10_000
     as_right: bool = True
     published: PublishedData | None = None
@@ -60,7 +62,7 @@ class SequenceBatch:
     """b items of t windows; S is the side of the crop. Labels hold zeros where their mask is False.
 
     windows: events in pixels of the crops, window i t + k is window k of item i. lnes, voxel: their images.
-    raw: events of the last windows in pixels of the moved image, thinned; window i r + k.
+    raw: events of the last windows in pixels of the moved image (or of the crops), thinned; window i r + k.
     crop: (s, left, top), cuts the moved image. virtual: (s, left, top), cuts the same from the image of K: with it and
     K a prediction in the crop's virtual camera becomes one in the frame of the labels. crop_K: projects that frame into
     the crop.
@@ -202,6 +204,9 @@ class SequenceDataset:
         limits = (0.0, float(side - 1), float(side - 1))
         crops = [crop_affine(place.crop, place.image_K) for place in places]
         columns, in_image = self._moved(items, places, crops, limits, slice(0, windows), (side, side))
+        if self.config.raw_in_crop:
+            raw = _last_windows(columns, windows, last)
+            return columns, _thinned(raw, self.config.most_events, seeds[:, windows - last :]), in_image
         width, height = self.size
         whole = [np.tile([1.0, 0.0, 0.0], (last, 1)) for _ in places]
         limits = (0.0, float(width - 1), float(height - 1))
@@ -336,6 +341,14 @@ def _without_last(batch: WindowBatch) -> WindowBatch:
     t = batch.t.copy()
     t[batch.offsets[1:][np.diff(batch.offsets) > 0] - 1] = 0
     return replace(batch, t=t)
+
+
+def _last_windows(batch: WindowBatch, windows: int, last: int) -> WindowBatch:
+    """Of sequences of `windows` windows the last ones."""
+    lengths = np.diff(batch.offsets).reshape(-1, windows)
+    kept = np.repeat(np.tile(np.arange(windows) >= windows - last, len(lengths)), lengths.reshape(-1))
+    offsets = np.concatenate([[0], np.cumsum(lengths[:, windows - last :])]).astype(np.int64)
+    return WindowBatch(batch.x[kept], batch.y[kept], batch.t[kept], batch.p[kept], offsets, batch.size)
 
 
 def _thinned(batch: WindowBatch, most: int, seeds: np.ndarray) -> WindowBatch:

@@ -18,11 +18,11 @@ from evhands.data.shards import ShardConfig
 from evhands.models.checkpoint import checkpoint_path, read_checkpoint
 from evhands.models.paper import PaperConfig, PaperEstimator
 from evhands.models.published import load_published
-from evhands.paper_recipes import StageTrainConfig, stage_data
 from evhands.processes import DeviceConfig, Processes
 from evhands.published_config import PublishedConfig, read_published
 from evhands.settings import changed
 from evhands.simulated_rows import MemoryRows, RowSeries, StreamedRows, make_row
+from evhands.stage_data import StageTrainConfig, builds_on_flow, stage_data
 from evhands.training import ALL_RECIPES, TrainData, launched, shards
 from evhands.training import train as run
 from evhands.types import InputError
@@ -34,6 +34,9 @@ _NEXT = {
     "flow": " Next: evhands train RUN --recipe supervised --data DIR --from MODEL",
     "supervised": " Next: evhands train RUN --recipe semi --data DIR --from MODEL",
     "semi": "",
+    "small-flow": " Next: evhands train RUN --recipe small-supervised --data DIR --from MODEL",
+    "small-supervised": " Next: evhands train RUN --recipe small-semi --data DIR --from MODEL",
+    "small-semi": " Try it: evhands track RECORDING --out DIR --model MODEL",
 }
 
 
@@ -42,7 +45,8 @@ def train(
     *,
     data: list[Path] | None = None,
     simulate: int = 0,
-    recipe: Literal["small", "detector", "flow", "supervised", "semi"] | None = None,
+    recipe: Literal["small", "detector", "flow", "supervised", "semi", "small-flow", "small-supervised", "small-semi"]
+    | None = None,
     published: list[Path] | None = None,
     start: str | None = None,
     labels: float | None = None,
@@ -62,10 +66,11 @@ def train(
     strategy: Literal["auto", "ddp"] = "auto",
     threads: int = 1,
 ) -> None:
-    """Train a model: `small` and the detector on clips, the three stages of the paper's network on recordings.
+    """Train a model: `small` and the detector on clips, the three stages of a network on recordings.
 
     The recipes small and detector learn from the shards that `evhands prepare` makes (they may still be growing), or
-    while simulating; flow, supervised and semi, one after the other, from folders of recordings of several subjects.
+    while simulating; flow, supervised and semi (the paper's network), or small-flow, small-supervised and small-semi,
+    one after the other, from folders of recordings of several subjects.
 
     The same command goes on where it stopped (OUT/last.pt, saved every few minutes). Follow it with
     `tensorboard --logdir OUT` or in OUT/log.csv.
@@ -73,7 +78,7 @@ def train(
     Args:
         out: folder of the run; the model ends in OUT/model.pt (the best by validation in OUT/best.pt); a `small` is
             what `evhands track --model OUT/model.pt` takes.
-        data: folder with the shards of `evhands prepare`; of the paper's stages a folder of recordings. May be given
+        data: folder with the shards of `evhands prepare`; of the stages a folder of recordings. May be given
             several times.
         simulate: instead of --data, processes that simulate fresh clips while the training runs, without any file.
         recipe: what to train (small when left out).
@@ -81,14 +86,14 @@ def train(
             is given goes over them.
         start: begin with the weights of a model that ships with evhands (small) or of a checkpoint, instead of random
             ones; the stages supervised and semi need the one of the stage before. May be a published .ckpt.
-        labels: share of the annotations that the paper's stages may see.
-        hand: hand model of the labels of the paper's stages, open or the path of MANO_RIGHT.pkl.
+        labels: share of the annotations that the stages may see.
+        hand: hand model of the labels of the stages, open or the path of MANO_RIGHT.pkl.
         cache: where recordings are kept decoded; OUT/cache when left out.
-        epochs: of the paper's stages.
+        epochs: of the stages.
         hours: stop after so many hours of training in all (the recipe's own when left out).
         steps: ... or after so many steps.
         images: images a step, of small and the detector.
-        batch: items a step, of the paper's stages.
+        batch: items a step, of the stages.
         learning_rate: at its peak.
         settings: any other field of the recipe, as --settings.micro_batch 2 or --settings.split.validation '["7"]'.
         seed: of the first weights and of the order of the data.
@@ -170,7 +175,7 @@ def _without_effect(told: PublishedConfig) -> Iterator[str]:
 def _read_start(start: str, recipe: str) -> nn.Module:
     """The model to begin with: ours, or a published checkpoint."""
     path = checkpoint_path(start)
-    if path.suffix != ".ckpt":
+    if path.suffix != ".ckpt" or _model_of(recipe) != "paper":
         return read_checkpoint(path, wanted=_model_of(recipe)).model
     found = load_published(path)
     if found.estimator is not None:
@@ -203,19 +208,19 @@ def _check_source(config: Any, folders: Sequence[Path] | None, simulate: int, st
         return
     if not folders or simulate > 0:
         raise InputError(
-            f"The recipe {config.stage} learns from recordings. Wanted --data FOLDER of them, once or several times, "
+            f"The stage {config.stage} learns from recordings. Wanted --data FOLDER of them, once or several times, "
             "and no --simulate; `evhands simulate FOLDER --preset evrealhands` makes some."
         )
     for folder in folders:
         if any((folder / "train").glob("shard-*.npy")):
             raise InputError(
                 f"{folder} holds shards of `evhands prepare`, which the recipes small and detector learn from. Wanted "
-                f"recordings for the recipe {config.stage}; choose another folder or recipe."
+                f"recordings for the stage {config.stage}; choose another folder or recipe."
             )
-    if start is None and config.model.flow is not None and config.model.flow_training != "trained":
+    if start is None and builds_on_flow(config):
         raise InputError(
-            f"The FlowNet is frozen in the stage {config.stage}, and without --from it would be a random one. Wanted "
-            "--from CHECKPOINT of the stage before: train flow first, then supervised, then semi."
+            f"The flow network is frozen in the stage {config.stage}, and without --from it would be a random one. "
+            "Wanted --from CHECKPOINT of the stage before: train flow first, then supervised, then semi."
         )
 
 

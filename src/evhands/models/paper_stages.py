@@ -45,6 +45,8 @@ class StageConfig:
 
     size: Size = (346, 260)
     """Width and height of the image in which the events live."""
+    in_crop: bool = False
+    """That image is the crop of each window instead of the sensor's: fewer pixels, and no events far from the hand."""
     weights: Mapping[str, float] | None = None
     """Instead of `STAGE_WEIGHTS`; a weight of 0 computes a term without learning from it."""
     bf16: bool = False
@@ -89,7 +91,8 @@ def stage_losses(
     """Named losses of a batch of b sequences of t windows, of which the last a have an output; right hands.
 
     batch: `lnes` (b, t, 2, s, s), `voxel` (b, t, bins, s, s), `K` (b, 3, 3) of the camera, `image_K` (b, 3, 3) that
-    projects onto the image in which the events live (K where it is left out), `crop_K` (b, a, 3, 3),
+    projects onto the image in which the events live (K where it is left out; (b, a - 1, 3, 3) where every window has an
+    image of its own, its crop), `crop_K` (b, a, 3, 3),
     `labelled` (b, a), the true `orientation`, `wrist`, `joints`, `shape` (b, a, ...) as in `HandPose` (anything where
     not labelled), and the events of the last a - 1 windows of each sequence in pixels of the camera: `event_x`,
     `event_y`, `event_t`, `event_p`, `event_offsets` as in `WindowBatch`, in the order of the sequences.
@@ -126,14 +129,30 @@ def prediction_losses(
     predicted: poses (b, a) in the camera; None = the true ones. flows: of the last a - 1 windows at all scales, in
     pixels of the crop per window.
     """
+    terms = {}
+    if predicted is not None:
+        terms = supervised_terms(hand, predicted, true_poses(batch, hand), batch["labelled"], config)
+    return terms | shared_terms(hand, predicted, flows, batch, names, config, generator)
+
+
+def shared_terms(
+    hand: HandModel,
+    predicted: HandPose | None,
+    flows: Float[Tensor, "b windows levels 2 s s"] | None,
+    batch: Tensors,
+    names: Set[str],
+    config: StageConfig = StageConfig(),
+    generator: torch.Generator | None = None,
+) -> dict[str, Term]:
+    """Of `prediction_losses` those that are the same for every network: `flow`, `contrast`, `edge`, `smooth`."""
     labelled, truth = batch["labelled"], true_poses(batch, hand)
-    terms = {} if predicted is None else supervised_terms(hand, predicted, truth, labelled, config)
     mixed = truth if predicted is None else losses.mixed_poses(predicted, truth, labelled)
+    terms: dict[str, Term] = {}
     if "smooth" in names:
         values = losses.smooth_loss(_compared(hand, mixed, config), published=config.smooth_over_batch)
         terms["smooth"] = _all(values)
     if names & {"flow", "contrast", "edge"}:
-        K = image_matrix(batch)[:, None].expand(-1, labelled.shape[1] - 1, -1, -1)
+        K = image_matrices(batch)
         start, end = _steps(mixed, slice(None, -1)), _steps(mixed, slice(1, None))
         moved = hand_flow(hand, start, end, K, config.size, config.hand_flow)
         if "flow" in names:
@@ -174,8 +193,7 @@ def flow_term(
 ) -> Term:
     """Error of the predicted flow (pixels of the crop) against the hand flow seen in the crop, of windows between two
     true poses; the unit of the error is `config.flow_unit` crop sides."""
-    crop_K, K = batch["crop_K"][:, 1:], image_matrix(batch)[:, None]
-    K = K.expand_as(crop_K)
+    crop_K, K = batch["crop_K"][:, 1:], image_matrices(batch)
     target = crop_flow(truth.detach(), K, crop_K, predicted.shape[-1], published=config.published_targets)
     unit_px = config.flow_unit * predicted.shape[-1]
     values = losses.flow_loss(predicted / unit_px, target / unit_px)
@@ -233,9 +251,11 @@ def true_poses(batch: Tensors, hand: HandModel) -> HandPose:
     return HandPose("right", **parts, hand_model=hand.name)
 
 
-def image_matrix(batch: Tensors) -> Float[Tensor, "b 3 3"]:
-    """What projects onto the image of the events: augmentation changes it, and leaves the camera of the poses."""
-    return batch.get("image_K", batch["K"])
+def image_matrices(batch: Tensors) -> Float[Tensor, "b windows 3 3"]:
+    """What projects onto the image of the events of each of the last a - 1 windows: augmentation changes it, and leaves
+    the camera of the poses."""
+    K = batch.get("image_K", batch["K"])
+    return K if K.ndim == 4 else K[:, None].expand(-1, batch["labelled"].shape[1] - 1, -1, -1)
 
 
 def event_windows(batch: Tensors, size: Size) -> WindowBatch:

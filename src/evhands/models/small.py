@@ -77,7 +77,8 @@ class SmallOutput:
     """(.., 21, h * w) logits of the heat maps."""
 
 
-def _each(output: SmallOutput, change: Callable[[Tensor], Tensor]) -> SmallOutput:
+def each(output: SmallOutput, change: Callable[[Tensor], Tensor]) -> SmallOutput:
+    """The output with every tensor changed."""
     changed: dict[str, Any] = {name: None if v is None else change(v) for name, v in vars(output).items()}
     return SmallOutput(**changed)
 
@@ -156,6 +157,8 @@ class _FlowBranch(nn.Module):
         self.features = nn.Sequential(_conv(bins, 16, 5, 2), _conv(16, 24, 3, 2), _conv(24, 24))
         self.flow = nn.Conv2d(24, 2, 1)
         self.out = nn.Conv2d(26, channels, 1)
+        nn.init.zeros_(self.out.weight)  # a network that gets the branch says at first what it said without it
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
 
     def forward(self, voxel: Tensor) -> tuple[Tensor, Tensor]:
         features = self.features(voxel)
@@ -208,9 +211,10 @@ class SmallNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(
-        self, lnes_TBCHW: Tensor, state: Tensor, voxel_TBCHW: Tensor | None = None
+        self, lnes_TBCHW: Tensor, state: Tensor, voxel_TBCHW: Tensor | None = None, last: int | None = None
     ) -> tuple[SmallOutput, Tensor]:
-        """Images (T, B, 2, S, S) of T consecutive windows -> outputs with leading (T, B)."""
+        """Images (T, B, 2, S, S) of T consecutive windows -> outputs with leading (T, B), or of the `last` windows
+        alone (the others fill the memory, without the decoder's work)."""
         T, B = lnes_TBCHW.shape[:2]
         x = lnes_TBCHW.flatten(0, 1).to(memory_format=torch.channels_last)
         f1 = self.stem(x)
@@ -223,6 +227,10 @@ class SmallNetwork(nn.Module):
         f3 = self.stage3(f2)
         places, recalled = self.parts_of(state)
         memory, places = self.memory(f3.unflatten(0, (T, B)), places)
+        if last is not None and self.recall is None:  # else what the decoder says must be remembered
+            T = last
+            memory, f1, f2, f3 = memory[-T:], f1[-T * B :], f2[-T * B :], f3[-T * B :]
+            flow = None if flow is None else flow[-T * B :]
         m3 = torch.cat([memory.flatten(0, 1), f3], dim=1)
         u2 = self.up2(self.skip2(torch.cat([_twice(self.up3(m3)), f2], dim=1)))
         u1 = self.up1(self.skip1(torch.cat([_twice(u2), f1], dim=1)))
@@ -236,7 +244,8 @@ class SmallNetwork(nn.Module):
         n = self.config.pose_components
         output = SmallOutput(uv, z, values[:, n + 10 :], values[:, :n], values[:, n : n + 10], flow, heat)
         state = torch.cat([places.flatten(1).float(), recalled], dim=1)
-        return _each(output, lambda value: value.unflatten(0, (T, B))), state
+        output = each(output, lambda value: value.unflatten(0, (T, B)))
+        return output if last is None else each(output, lambda value: value[-last:]), state
 
     def parts_of(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """The memory (B, n) of places (B, memory, cells, cells) and of articulation (B, recall)."""
@@ -318,7 +327,7 @@ class SmallEstimator(Estimator):
         assert isinstance(state, Tensor)
         voxel = inputs["voxel"][None] if self.config.flow else None
         output, state = self.network(inputs["lnes"][None], state, voxel)
-        output = _each(output, lambda value: value[0])
+        output = each(output, lambda value: value[0])
         decoded = self.decode(output, inputs["K"])
         pose = HandPose(
             "right",
