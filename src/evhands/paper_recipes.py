@@ -13,9 +13,9 @@ from evhands.data.items import WindowConfig
 from evhands.hand.model import HandModel
 from evhands.models.paper import PaperConfig, PaperEstimator
 from evhands.models.paper_stages import PARTS, STAGE_WEIGHTS, StageConfig, in_camera, stage_losses
-from evhands.recipes import Task, Tensors
 from evhands.stage_data import StageTrainConfig
 from evhands.stage_task import StageTask, check_hand
+from evhands.task import Task, Tensors
 from evhands.types import HandPose
 
 

@@ -21,9 +21,10 @@ from evhands.inputs import InputConfig
 from evhands.models.paper_stages import StageConfig
 from evhands.models.small import SmallConfig, SmallEstimator
 from evhands.models.small_stages import SMALL_STAGE_WEIGHTS, pose_in_camera, run_windows, small_stage_losses
-from evhands.recipes import SmallTask, Task, Tensors, quick_bfloat16
+from evhands.recipes import SmallTask
 from evhands.stage_data import StageTrainConfig
 from evhands.stage_task import StageTask, check_hand
+from evhands.task import Task, Tensors, quick_bfloat16
 from evhands.types import HandPose, InputError
 
 STAGE_INPUTS = InputConfig(stride_us=66_667, voxel_bins=5)

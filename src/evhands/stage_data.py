@@ -33,7 +33,7 @@ from evhands.hand.model import load_hand
 from evhands.models.paper import PaperConfig
 from evhands.models.paper_stages import PARTS, Stage, StageConfig
 from evhands.models.small import SmallConfig
-from evhands.recipes import LoopConfig, Tensors
+from evhands.task import LoopConfig, Tensors
 from evhands.types import InputError
 
 

@@ -21,8 +21,8 @@ from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.estimator import Estimator
 from evhands.models.paper_stages import StageConfig
 from evhands.processes import ALONE, Processes
-from evhands.recipes import Task, Tensors, on_device_of
 from evhands.stage_data import Sequences, StageTrainConfig
+from evhands.task import Task, Tensors, on_device_of
 from evhands.types import HandPose, InputError
 
 

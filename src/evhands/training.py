@@ -28,9 +28,10 @@ from evhands.files import replacing
 from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
 from evhands.paper_recipes import PAPER_RECIPES
 from evhands.processes import DeviceConfig, Processes, launch
-from evhands.recipes import RECIPES, LoopConfig, Task
+from evhands.recipes import RECIPES
 from evhands.run_folder import append_row, checksum, describe_run
 from evhands.small_recipes import SMALL_STAGE_RECIPES
+from evhands.task import LoopConfig, Task
 from evhands.training_pictures import pictures
 from evhands.types import InputError
 

@@ -25,9 +25,10 @@ from evhands.models.paper import PaperEstimator
 from evhands.models.paper_stages import PARTS, image_matrices, in_camera, true_poses
 from evhands.models.small import SmallEstimator, virtual_rotation
 from evhands.overlay import FINGER_COLOURS, OverlayStyle, draw_event_image, draw_skeleton, with_text
-from evhands.recipes import SmallTask, Task, on_device_of
+from evhands.recipes import SmallTask
 from evhands.stage_data import Sequences, stage_batch
 from evhands.stage_task import StageTask
+from evhands.task import Task, on_device_of
 from evhands.types import HandPose, WindowBatch
 
 Panel = UInt8[np.ndarray, "h w 3"]
