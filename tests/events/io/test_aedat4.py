@@ -94,7 +94,7 @@ def read_quietly(path: Path) -> tuple[Events, list[str]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         events = open_events(path).read()
-    return events, [str(w.message) for w in caught if w.category is RecordingWarning]
+    return events, [str(w.message) for w in caught if issubclass(w.category, RecordingWarning)]
 
 
 @given(share=st.floats(0, 1, exclude_max=True))
