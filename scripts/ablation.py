@@ -181,7 +181,7 @@ def test_items(recordings: list[CachedRecording]) -> Items:
     return Items.concatenate(parts)
 
 
-@torch.no_grad()  # not inference_mode: what the hand model keeps of it would spoil a later training
+@torch.no_grad()
 def predicted_joints(model: SmallEstimator, recordings: list[CachedRecording]) -> tuple[np.ndarray, np.ndarray]:
     """Joints (recordings, scored windows, 21, 3) in the camera, and the true ones: crop from the truth, the memory
     carried from the beginning of each recording, the first windows not scored."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -162,3 +164,22 @@ def test_a_run_may_begin_with_given_weights(shards):
     path = train(config(1, learning_rate=1e-12), "small", shards, shards / "second", start=start, device="cpu")
     for name, value in read_checkpoint(path).model.named_parameters():
         torch.testing.assert_close(value, dict(start.named_parameters())[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_training_may_follow_a_tracking():
+    """What libraries and the hand keep from a prediction does not spoil the gradients of a later training."""
+    code = """
+import torch
+from evhands.models.small import SmallConfig, SmallEstimator
+from evhands.types import Camera, Events, EventWindow
+import numpy as np
+model = SmallEstimator(SmallConfig()).eval()
+none = Events(np.zeros(0, np.uint16), np.zeros(0, np.uint16), np.zeros(0, np.int64), np.zeros(0, bool), (96, 96))
+camera = Camera(np.array([[150.0, 0, 48], [0, 150, 48], [0, 0, 1]]), (96, 96))
+model.predict(EventWindow(none, 0, 1000), camera, camera, model.initial_state(1))
+prediction, _ = model({"lnes": torch.rand(1, 2, 96, 96), "K": torch.tensor(camera.K[None]).float()},
+                      model.initial_state(1))
+prediction.pose.orientation.sum().backward()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -142,7 +142,7 @@ def _boxes(path: HandPath, ends: np.ndarray, size: tuple[int, int]) -> np.ndarra
     return np.concatenate([centre, side[:, None]], -1)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _step(estimator: Estimator, going: list[_Run], k: int, states: Any) -> Any:
     """One window of each recording that is not at its end; the states after it."""
     config = estimator.input_config
@@ -245,7 +245,7 @@ def _batch_config(estimator: PaperEstimator, protocol: SequenceProtocol) -> Batc
     return BatchConfig(crop=crop, voxel_bins=inputs.voxel_bins, raw_windows=1, published=protocol.data)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _last_poses(estimator: PaperEstimator, batch: SequenceBatch) -> HandPose:
     """Right hands (b) at the ends of the last windows, in the camera's frame (mirrored where the batch is)."""
     device = next(estimator.parameters()).device

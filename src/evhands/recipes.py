@@ -183,7 +183,7 @@ class SmallTask(Task):
             model.input_config.size_px,
         )  # fmt: skip
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
         """MPJPE and PA-MPJPE in millimetres over all windows of all clips, memory carried through each, of hands in
         the frontal range and of turned ones; and the error of the heat maps in pixels of the crop."""
@@ -251,7 +251,7 @@ class DetectorTask(Task):
             maps = self.model(image.contiguous(memory_format=torch.channels_last))
         return detector_losses(maps.float(), batch["box"]), None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
         """missed: share of the hands whose likeliest place is more than half an extent off. false_alarms: share of
         the pictures without a hand where one is likelier than not. Of the hands, the median distance of the centre in

@@ -36,7 +36,10 @@ def _fitted(config: Any, name: str, value: Any, key: str) -> Any:
     if isinstance(value, str) and value[:1] in ("[", "{"):
         with contextlib.suppress(json.JSONDecodeError):  # the check below names what it is
             value = json.loads(value)
-    if is_dataclass(current) and isinstance(value, Mapping):
+    if is_dataclass(current) and value is not None:
+        if not isinstance(value, Mapping):
+            names = ", ".join(field.name for field in fields(current))
+            raise InputError(f"{key} = {value!r}: wanted its settings by name ({names}); name those to change.")
         return changed(current, value, f"{key}.")
     if isinstance(current, Mapping) and isinstance(value, Mapping):
         if unknown := set(value) - set(current):

@@ -66,7 +66,7 @@ class Detector(nn.Module):
         features = self.features(image)
         return self.head(F.relu(features + self.context(features.mean(dim=(2, 3), keepdim=True))))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def detect(
         self, window: EventWindow, camera: Camera, *, count: int = 3, least: float = 0.05, least_events: int = 50
     ) -> tuple[Detection, ...]:

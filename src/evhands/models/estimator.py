@@ -37,7 +37,7 @@ class Estimator(nn.Module, ABC):
     def to_camera(self, pose: HandPose, crop: Camera, camera: Camera) -> HandPose:
         """The pose (numpy, no batch) of a crop's camera in the camera that the crop was cut from."""
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: constants that are kept from it would spoil a later training
     def predict(
         self, window: EventWindow, camera: Camera, crop: Camera, state: State, side: Side = "right"
     ) -> tuple[Prediction, State]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from conftest import shared_path
 from event_recordings import SIZE, dat, evt2, evt3, header, input_error_at_worst, same, some_events
-from evhands.events.io import RecordingWarning, open_events
+from evhands.events.io import PartialRecordingWarning, RecordingWarning, open_events
 from evhands.types import Events, InputError
 
 ENCODERS = {"EVT2": evt2, "EVT3": evt3, "DAT": dat}
@@ -96,7 +96,7 @@ def test_a_file_cut_anywhere_gives_the_events_before_the_cut(kind, tmp_path) -> 
         assert same(part, events[: len(part)])
         record = {"EVT2": 4, "EVT3": 2, "DAT": 8}[kind]
         in_a_record = (cut - len(header(kind)) - (2 if kind == "DAT" else 0)) % record != 0
-        assert [w.category for w in caught] == [RecordingWarning] * in_a_record
+        assert [w.category for w in caught] == [PartialRecordingWarning] * in_a_record
         lengths.append(len(part))
     assert lengths == sorted(lengths)
     assert lengths[-1] == len(events) - 1
