@@ -37,7 +37,9 @@ def simulated(index: int, side: str, fast: bool, subject: str | None = None) -> 
     world = np.eye(4)
     world[:3, :3] = Rotation.from_rotvec([0.3, -0.8, 0.2]).as_matrix()
     world[:3, 3] = 0.1, -0.2, 0.9
-    tags = Tags(side=clip.pose.side, subject=subject or str(index), scene="normal", fast=fast, gesture="random", checked=True)
+    tags = Tags(
+        side=clip.pose.side, subject=subject or str(index), scene="normal", fast=fast, gesture="random", checked=True
+    )
     rgb = Camera(np.array([[10.0, 0, 5.5], [0, 10, 3.5], [0, 0, 1]]), (12, 8), np.zeros(0), world)
     frame = layout.encoded(np.full((8, 12, 3), 90, np.uint8), "JPEG")
     views = (View("21320028", rgb, clip.label_t_us, (frame,) * len(clip.label_t_us)),)

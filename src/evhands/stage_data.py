@@ -133,7 +133,9 @@ def stage_data(
     told = [r.tags for r in recordings if r.tags is not None]
     fast = sum(tags.fast and tags.subject not in config.split.test for tags in told)
     if fast and not config.split.fast and progress is not None:
-        progress(f"{fast} fast recordings are left out: their poses are for tests (split.fast takes them all the same).")
+        progress(
+            f"{fast} fast recordings are left out: their poses are for tests (split.fast takes them nevertheless)."
+        )
     train, held_out = training_sequences(parts["train"], config), validation_sequences(parts["validation"], config)
     for name, found in (("training", train), ("validation", held_out)):
         _check_labels(name, found, config)
