@@ -27,16 +27,19 @@ SEQUENCES = {"0": ("right", False), "1": ("left", False), "2": ("right", True)}
 
 @lru_cache(maxsize=1)
 def _recordings() -> dict[str, Recording]:
-    return {name: _recording(int(name), side, fast) for name, (side, fast) in SEQUENCES.items()}
+    return {name: simulated(int(name), side, fast) for name, (side, fast) in SEQUENCES.items()}
 
 
-def _recording(index: int, side: str, fast: bool) -> Recording:
+def simulated(index: int, side: str, fast: bool, subject: str | None = None) -> Recording:
+    """1.6 s of a moving hand before a turned camera, with frames of another one."""
     _, config = clip_of("evrealhands", 5, 6 if fast else index, TrainShares())
     clip = simulate_clip(replace(config, duration_us=1_600_000, side=side), 5, index)
     world = np.eye(4)
     world[:3, :3] = Rotation.from_rotvec([0.3, -0.8, 0.2]).as_matrix()
     world[:3, 3] = 0.1, -0.2, 0.9
-    tags = Tags(side=clip.pose.side, subject=str(index), scene="normal", fast=fast, gesture="random", checked=True)
+    tags = Tags(
+        side=clip.pose.side, subject=subject or str(index), scene="normal", fast=fast, gesture="random", checked=True
+    )
     rgb = Camera(np.array([[10.0, 0, 5.5], [0, 10, 3.5], [0, 0, 1]]), (12, 8), np.zeros(0), world)
     frame = layout.encoded(np.full((8, 12, 3), 90, np.uint8), "JPEG")
     views = (View("21320028", rgb, clip.label_t_us, (frame,) * len(clip.label_t_us)),)

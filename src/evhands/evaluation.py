@@ -193,7 +193,7 @@ def predict_group(
     """
     sequence = config.of(method)
     if config.protocol == "evhandpose":
-        cached = cache_recordings(sources, cache, sequence.cache, hand=hand)
+        cached = [_as_published(one) for one in cache_recordings(sources, cache, sequence.cache, hand=hand)]
         if config.crop == "truth" and isinstance(method.estimator, PaperEstimator):
             return [
                 predict_sequences(
@@ -209,6 +209,15 @@ def predict_group(
     if config.crop == "truth":
         return predict_stream(method.estimator, method.hand, scenes, wanted, meta, progress)
     return [predict_tracked(method, scene, times, config, meta, progress) for scene, times in zip(scenes, wanted)]
+
+
+def _as_published(cached: CachedRecording) -> CachedRecording:
+    """The labels that the published protocol knows of a fast sequence: marked points and boxes, also where a prepared
+    recording holds the truth in space as well."""
+    marked = np.isfinite(cached.labels.joints_px).any()
+    if cached.tags is None or not cached.tags.fast or not marked:
+        return cached
+    return replace(cached, labels=cached.labels.of_marks_alone())
 
 
 def _published_scene(source: Path, cached: CachedRecording, hand: HandModel | None) -> Scene:

@@ -130,6 +130,12 @@ def stage_data(
     sources = [source for folder in folders for source in sources_in(folder)]
     recordings = cache_recordings(sources, cache, hand=hand, progress=progress)
     parts = split_recordings(recordings, config.split)
+    told = [r.tags for r in recordings if r.tags is not None]
+    fast = sum(tags.fast and tags.subject not in config.split.test for tags in told)
+    if fast and not config.split.fast and progress is not None:
+        progress(
+            f"{fast} fast recordings are left out: their poses are for tests (split.fast takes them nevertheless)."
+        )
     train, held_out = training_sequences(parts["train"], config), validation_sequences(parts["validation"], config)
     for name, found in (("training", train), ("validation", held_out)):
         _check_labels(name, found, config)
@@ -139,10 +145,11 @@ def stage_data(
 
 def split_recordings(recordings: list[CachedRecording], split: SplitConfig) -> dict[str, list[CachedRecording]]:
     """By the subjects named; where none of those for validation is there, every tenth of the others validates."""
+    everyone = split_by_subject(recordings, replace(split, fast=True))  # who validates does not hang on how hands move
+    subjects = sorted({r.tags.subject for r in everyone["train"] if r.tags is not None}, key=lambda s: (len(s), s))
+    if not everyone["validation"] and len(subjects) > 1:
+        split = replace(split, validation=tuple(subjects[::10]))
     parts = split_by_subject(recordings, split)
-    subjects = sorted({r.tags.subject for r in parts["train"] if r.tags is not None}, key=lambda s: (len(s), s))
-    if not parts["validation"] and len(subjects) > 1:
-        parts = split_by_subject(recordings, replace(split, validation=tuple(subjects[::10])))
     if not parts["train"] or not parts["validation"]:
         found = sorted({r.tags.subject for r in recordings if r.tags is not None})
         raise InputError(

@@ -191,3 +191,14 @@ def test_subjects_are_held_apart(recordings):
         split_by_subject(recordings, SplitConfig(test=("7",)))
     with pytest.raises(InputError, match="Found no subject in hand1"):
         split_by_subject([replace(recordings[0], tags=None)])
+
+
+def test_fast_sequences_are_for_tests_alone(recordings):
+    """Prepared ones hold the truth of `annotf.json`: without this they would teach poses that are for evaluation."""
+    fast = [replace(r, tags=replace(r.tags, fast=True)) for r in recordings]
+    parts = split_by_subject([*recordings, *fast], SplitConfig(test=("5",)))
+    assert [(len(part), sum(r.tags.fast for r in part)) for part in parts.values()] == [(0, 0), (1, 0), (4, 2)]
+    parts = split_by_subject([*recordings, *fast])
+    assert [(len(part), sum(r.tags.fast for r in part)) for part in parts.values()] == [(2, 0), (1, 0), (0, 0)]
+    parts = split_by_subject([*recordings, *fast], SplitConfig(fast=True))
+    assert [(len(part), sum(r.tags.fast for r in part)) for part in parts.values()] == [(4, 2), (2, 1), (0, 0)]

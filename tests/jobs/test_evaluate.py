@@ -6,11 +6,14 @@ import json
 from unittest import mock
 
 import numpy as np
+import pytest
 
+from evhands import evrealhands_layout as layout
 from evhands.cli import main
 from evhands.jobs import evaluate as job
 from evhands.predictions import load_predictions
 from hand_recordings import write_hand
+from small_layout import simulated
 
 
 def _evaluate(folder, *more: str) -> int:
@@ -82,3 +85,43 @@ def test_what_cannot_be_evaluated_is_told(tmp_path, capsys):
     assert _evaluate(tmp_path, "--protocol", "evhandpose") == 2  # half a second has no 1.2 s of history
     assert "none is labelled after the history" in " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", str(tmp_path / "no.pt"), "--data", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crop", ["detected", "truth"])
+def test_two_workers_predict_what_one_does(crop, tmp_path):
+    sides = ("right", "left")
+    for name, side in zip("23", sides):
+        layout.write_sequence(tmp_path / "data" / name, simulated(int(name), side, False, "1"))
+    found = []
+    for workers in ("1", "2"):
+        out, data = tmp_path / workers, str(tmp_path / "data")
+        options = ["--data", data, "--out", str(out), "--crop", crop, "--workers", workers, "--no-report"]
+        assert main(["evaluate", "small", *options]) == 0
+        found.append(load_predictions(out / "predictions.npz"))
+    one, two = found
+    assert one.found.any()
+    assert one.recordings == two.recordings and tuple(seen.side for seen in one.recordings) == sides
+    exact = ("recording", "t_us", "found", "events", "window_us", "truth_m", "truth_px", "speed")
+    for name in exact:
+        np.testing.assert_array_equal(getattr(one, name), getattr(two, name), err_msg=name)
+    for name in ("joints_m", "shape", "boxes_px", "confidence", "vertex_errors"):  # of batches of other sizes
+        np.testing.assert_allclose(getattr(one, name), getattr(two, name), atol=5e-5, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_the_published_times_are_also_scored_with_crops_from_the_events(tmp_path):
+    """Nothing of the truth's place: the boxes are those of the tracker."""
+    layout.write_sequence(tmp_path / "data" / "2", simulated(2, "right", False, "1"))
+    found = {}
+    for crop in ("truth", "detected"):
+        out = tmp_path / crop
+        options = ["--data", str(tmp_path / "data"), "--out", str(out), "--protocol", "evhandpose", "--crop", crop]
+        assert main(["evaluate", "small", *options, "--no-report"]) == 0
+        found[crop] = load_predictions(out / "predictions.npz")
+        told = json.loads((out / "results.json").read_text())
+        assert (told["protocol"], told["crop"]) == ("evhandpose", crop)
+    np.testing.assert_array_equal(found["truth"].t_us, found["detected"].t_us)
+    assert len(found["truth"]) >= 3
+    both = found["detected"].found
+    assert both.any() and not np.allclose(found["truth"].boxes_px[both], found["detected"].boxes_px[both], atol=1)

@@ -9,7 +9,6 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from published_weights import recipe_value
 from torch import Tensor
 
 from conftest import shared_path
@@ -25,6 +24,7 @@ from evhands.models.paper_stages import STAGE_WEIGHTS, StageConfig, in_camera, p
 from evhands.models.published import published_name
 from evhands.types import Camera, HandPose
 from moving_hands import END, HAND, SIZE, START, K, a_pose, mano, outline_events, supervision
+from published_weights import recipe_value
 
 SIDE, WINDOWS, OUTPUTS = 32, 4, 3
 NAMES = ("orientation", "wrist", "joints", "shape")

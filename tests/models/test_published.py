@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published_weights import LEARNED, recipe_weights
 from torch import Tensor
 
 from conftest import shared_path
 from evhands.models.paper import PaperEstimator, virtual_move
 from evhands.models.published import Published, from_published, load_published
 from evhands.types import InputError, Prediction
+from published_weights import LEARNED, recipe_weights
 
 STEM = "infer_encoder.fusion_encoders.0.weight"
 

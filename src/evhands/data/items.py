@@ -218,11 +218,16 @@ def evaluation_items(recordings: Sequence[CachedRecording], config: EvaluationCo
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig:
-    """Subjects of tests, of validation and of training: None = all others."""
+    """Subjects of tests, of validation and of training: None = all others.
+
+    fast: whether sequences that the tags call fast are trained and validated on. Those of EvRealHands have no poses for
+    training; the truth in space of their `annotf.json`, which prepared recordings hold, is for evaluation alone.
+    """
 
     test: tuple[str, ...] = TEST_SUBJECTS
     validation: tuple[str, ...] = ("7",)
     train: tuple[str, ...] | None = None
+    fast: bool = False
 
 
 def split_by_subject(
@@ -230,7 +235,8 @@ def split_by_subject(
 ) -> dict[str, list[CachedRecording]]:
     """`train`, `validation` and `test`, by the subject that the tags name; a recording without tags is an error.
 
-    A subject that is named for training and for one of the others is not trained on.
+    A subject that is named for training and for one of the others is not trained on. Fast sequences are left out of
+    `train` and `validation`, unless `config.fast` says otherwise.
     """
     if both := set(config.test) & set(config.validation):
         raise InputError(f"Subjects {sorted(both)} are for tests and for validation. Wanted each in one; choose.")
@@ -243,7 +249,9 @@ def split_by_subject(
     for recording in recordings:
         subject = "" if recording.tags is None else recording.tags.subject
         where = "test" if subject in config.test else "validation" if subject in config.validation else "train"
-        if where != "train" or config.train is None or subject in config.train:
+        fast = recording.tags is not None and recording.tags.fast
+        chosen = where != "train" or config.train is None or subject in config.train
+        if chosen and (where == "test" or config.fast or not fast):
             parts[where].append(recording)
     return parts
 

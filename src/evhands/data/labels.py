@@ -59,6 +59,12 @@ class Labels:
         words = {name: str(arrays[name]) for name in ("side", "hand_model")}
         return Labels(**{**arrays, **words})
 
+    def of_marks_alone(self) -> Labels:
+        """The labels without poses and joints in space: what a person marked in the image, and boxes."""
+        names = ("orientation", "wrist", "joints", "shape", "joints_m")
+        unknown = {name: np.full_like(getattr(self, name), np.nan) for name in names}
+        return replace(self, hand_model="open", **unknown)
+
     def mirrored(self, centre_x: float) -> Labels:
         """The labels of the hand of the other side that is the mirror image in x = 0 of a camera with that cx."""
         flip_px = np.array([-1, 1], np.float32)
