@@ -85,6 +85,22 @@ def test_one_window_a_call_equals_twelve_windows_anew(history, moving, config):
             )
 
 
+@pytest.mark.slow
+def test_the_paper_s_sizes_equal_twelve_windows_anew():
+    torch.manual_seed(0)
+    exact = PaperEstimator(PaperConfig()).eval()
+    generator = torch.Generator().manual_seed(1)
+    images = {"lnes": torch.rand(1, 13, 2, 128, 128, generator=generator)}
+    images["voxel"] = torch.randn(1, 13, 5, 128, 128, generator=generator)
+    with torch.no_grad():
+        whole, _ = exact.with_history("carried")({name: image[:, 1:] for name, image in images.items()}, None)
+        state = exact.for_inference().initial_state(1)
+        for k in range(13):
+            prediction, state = exact({name: image[:, k] for name, image in images.items()}, state)
+    for part in PARTS:
+        torch.testing.assert_close(getattr(prediction.pose, part), getattr(whole.pose, part)[:, -1], atol=1e-5, rtol=0)
+
+
 def test_the_twelfth_window_back_is_felt_and_the_thirteenth_is_not():
     """Else the law above could hold for a network that forgets at once."""
     estimator = _estimator().with_history("exact")

@@ -156,11 +156,13 @@ class PaperEstimator(Estimator):
         return other
 
     def for_inference(self) -> PaperEstimator:
-        """Lay the weights out as convolutions of single windows want them; changes speed alone (by half), and would
-        make training slower."""
-        for part in (self.flow, self.pose.encoder):
-            if part is not None:
-                part.to(memory_format=torch.channels_last)
+        """Lay the weights out as convolutions of single windows want them, in place.
+
+        It changes speed alone: of single windows to less than two thirds, but the encoder's training would be slower.
+        """
+        parts = [part for part in (self.flow, self.pose.encoder) if part is not None]
+        for weight in (weight for part in parts for weight in part.parameters() if weight.ndim == 4):
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
         return self
 
     @property
