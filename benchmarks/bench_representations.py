@@ -80,9 +80,9 @@ def _other_kernels() -> None:
     _row("activity filter 346 x 260", count, lambda: noise.activity_filter(events), 40)
 
 
-def anywhere(count: int) -> WindowBatch:
+def anywhere(count: int, seed: int = 0) -> WindowBatch:
     """One window of events anywhere in the image, in the order of time."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     x, y = rng.uniform(0, SIZE[0] - 1, (2, count)).astype(np.float32)
     return _window(x, y, rng)
 

@@ -106,7 +106,7 @@ def _published_method(path: Path) -> Method:
             f"{path} is of the flow stage, which trains no hand poses. Wanted a checkpoint of a later stage."
         )
     detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
-    return Method(path.stem, found.estimator, found.hand, detector, path, True)
+    return Method(path.stem, found.estimator.for_inference(), found.hand, detector, path, True)
 
 
 def _hand_named(name: str, mano: Path | None) -> HandModel:

@@ -140,7 +140,7 @@ def load_model(name_or_path: Path | str) -> tuple[Estimator, Detector]:
             "Choose the checkpoint of an estimator."
         )
     detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
-    return found.model, typing.cast(Detector, detector)
+    return found.model.for_inference(), typing.cast(Detector, detector)
 
 
 def from_dict(kind: type[Any], values: dict[str, Any]) -> Any:

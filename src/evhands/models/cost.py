@@ -13,7 +13,7 @@ def count(model: nn.Module, *inputs: Any) -> tuple[int, int]:
 
     Counted as in the published figures: convolutions with their zero padding, linear layers, and four products for
     every value of a bilinear `nn.Upsample`; norms and activations are left out. Divide by the windows in the inputs
-    for a figure per window.
+    for a figure per window. A recurrent cell runs as convolutions, which are counted, only in training mode.
     """
     macs = 0
 

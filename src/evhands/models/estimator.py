@@ -37,6 +37,10 @@ class Estimator(nn.Module, ABC):
     def to_camera(self, pose: HandPose, crop: Camera, camera: Camera) -> HandPose:
         """The pose (numpy, no batch) of a crop's camera in the camera that the crop was cut from."""
 
+    def for_inference(self) -> Estimator:
+        """Whatever makes single windows quicker and changes no result, done in place."""
+        return self
+
     @torch.no_grad()  # not inference_mode: constants that are kept from it would spoil a later training
     def predict(
         self, window: EventWindow, camera: Camera, crop: Camera, state: State, side: Side = "right"

@@ -10,6 +10,7 @@ crop's image, taken as it is, would have been seen. `PaperEstimator.to_camera` m
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -25,11 +26,14 @@ from evhands.inputs import InputConfig
 from evhands.models.encoder import Encoder, EncoderConfig
 from evhands.models.estimator import Estimator, State
 from evhands.models.flow import FlowConfig, FlowNet
-from evhands.models.recurrent import CellName, CellState, recurrent_cell, run_sequence
+from evhands.models.recurrent import CellName, CellState, recurrent_cell, run_last, run_sequence, spans
 from evhands.types import Camera, HandPose, Prediction
 
 OUTPUTS = {"joints": 45, "translation": 3, "shape": 10, "orientation": 3}
 """The 61 outputs of the head in their order."""
+
+History = Literal["exact", "carried", "anew"]
+"""How a pose depends on the windows before its own, where they come one by one; see `PaperConfig.history`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,11 @@ class PaperConfig:
     flow_training: Literal["trained", "frozen", "frozen_norms_drift"] = "frozen"
     """What happens to the FlowNet in training mode: "frozen" gets no gradients and keeps its batch norms;
     "frozen_norms_drift" lets their running means drift, as the published training does."""
+    history: History = "exact"
+    """exact: the recurrence begins at zeros `history_windows` windows ago, as in training and in the published
+    evaluation, from kept input halves of the gates. anew: the same, everything computed again from kept images.
+    carried: the recurrent state goes on without end, one step a window; longer histories than any in training."""
+    history_windows: int = 12
 
 
 def paper() -> PaperConfig:
@@ -84,11 +93,17 @@ class PoseNetwork(nn.Module):
         self.output = nn.Linear(config.hidden, sum(OUTPUTS.values()))
 
     def forward(
-        self, images: Float[Tensor, "b t c h w"], state: CellState | None
+        self, images: Float[Tensor, "b t c h w"], state: CellState | None, windows: int | None = None
     ) -> tuple[Float[Tensor, "b t 61"], CellState]:
+        """windows: None carries the recurrent state on; a number begins so many windows ago, and the state is what
+        `run_last` keeps of them."""
         batch, steps = images.shape[:2]
         features = self.encoder(images.flatten(0, 1)).unflatten(0, (batch, steps))
-        features, state = run_sequence(self.recurrent, features, state)
+        if windows is None:
+            features, state = run_sequence(self.recurrent, features, state)
+        else:
+            features, kept = run_last(self.recurrent, features, None if state is None else state[0], windows)
+            state = (kept,)
         # The norm's statistics in training mode run over batch, time and pixels together.
         features = self.norm(features.transpose(1, 2)).transpose(1, 2)
         hidden = F.leaky_relu(self.hidden(features.mean(dim=(-2, -1))), self.config.leak)
@@ -134,10 +149,39 @@ class PaperEstimator(Estimator):
             self.flow.eval()
         return self
 
+    def with_history(self, history: History) -> PaperEstimator:
+        """The same network, weights shared, with another `PaperConfig.history`."""
+        other = copy.copy(self)
+        other.config = replace(self.config, history=history)
+        return other
+
+    def for_inference(self) -> PaperEstimator:
+        """Lay the weights out as convolutions of single windows want them, in place.
+
+        It changes speed alone: of single windows to less than two thirds, but the encoder's training would be slower.
+        """
+        parts = [part for part in (self.flow, self.pose.encoder) if part is not None]
+        for weight in (weight for part in parts for weight in part.parameters() if weight.ndim == 4):
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+        return self
+
+    @property
+    def history(self) -> History:
+        """In training mode always carried: there whole sequences begin at zeros, and all ways are one."""
+        return "carried" if self.training else self.config.history
+
     def initial_state(self, batch: int) -> CellState:
-        """The state before the first window: zeros."""
-        side = self.config.inputs.size_px // 2 ** (2 + len(self.config.pose.encoder.channels))
-        return self.pose.recurrent.initial_state(self.wrist_rest.new_zeros(batch, 1, side, side))
+        """The state before the first window: zeros, or nothing kept."""
+        size = self.config.inputs.size_px
+        if self.history == "anew":
+            kept = {"lnes": 2} if self.flow is None else {"lnes": 2, "voxel": self.flow.config.bins}
+            return tuple(self.wrist_rest.new_zeros(batch, 0, channels, size, size) for channels in kept.values())
+        side = size // 2 ** (2 + len(self.config.pose.encoder.channels))
+        cell = self.pose.recurrent
+        if self.history == "exact":
+            halves = sum(gate.out_channels for gate in cell.gate_layers)
+            return (self.wrist_rest.new_zeros(batch, 0, halves, side, side),)
+        return cell.initial_state(self.wrist_rest.new_zeros(batch, 1, side, side))
 
     def forward(self, inputs: dict[str, Tensor], state: State = None) -> tuple[Prediction, State]:
         """Poses of one window a call, or of a sequence, and the state after the last window.
@@ -145,14 +189,17 @@ class PaperEstimator(Estimator):
         inputs: `lnes` (b, [t,] 2, h, w) and `voxel` (b, [t,] bins, h, w) of the crop. The prediction has the batch
         shape (b, [t]); its wrist lies in the crop's virtual camera; its flow is in pixels of the crop per window.
         In training mode a sequence differs from its windows one by one, because batch norms see it whole.
+        The state is that of `PaperConfig.history`. Kept windows stay as they were seen, each in its own crop, as in
+        the published evaluation, so that a crop may move from window to window.
         """
         assert not isinstance(state, Tensor)
         if inputs["lnes"].ndim == 4:
             prediction, state = self.forward({name: image.unsqueeze(1) for name, image in inputs.items()}, state)
             return _first_step(prediction), state
-        if self.flow is None:
-            return self.poses(inputs["lnes"], None, state)
-        return self.poses(inputs["lnes"], self.flow_scales(inputs["voxel"]), state)
+        if self.history == "anew":
+            return self._anew(inputs, self.initial_state(len(inputs["lnes"])) if state is None else state)
+        flows = None if self.flow is None else self.flow_scales(inputs["voxel"])
+        return self.poses(inputs["lnes"], flows, state)
 
     def flow_scales(self, voxels: Float[Tensor, "b t bins h w"]) -> Float[Tensor, "b t levels 2 h w"]:
         """What the FlowNet says of every window at every scale, coarse to fine, in its own unit."""
@@ -164,17 +211,41 @@ class PaperEstimator(Estimator):
     ) -> tuple[Prediction, State]:
         """The second half of `forward`: poses from the LNES images and the flows of a sequence."""
         assert not isinstance(state, Tensor)
-        flow = None
-        if flows is not None:
-            assert self.flow is not None
-            images = torch.cat([images, flows[:, :, -self.config.flow_levels :].flatten(2, 3)], dim=2)
-            flow = flows[:, :, -1] * self.flow.config.range_px
-        outputs, state = self.pose(images, state)
+        windows = self.config.history_windows if self.history == "exact" else None
+        outputs, state = self.pose(self._images(images, flows), state, windows)
+        return self._prediction(outputs, flows), state
+
+    def _anew(self, inputs: dict[str, Tensor], kept: CellState) -> tuple[Prediction, CellState]:
+        """A sequence with everything of the last `history_windows` computed again for each of its windows."""
+        windows, past = self.config.history_windows, kept[0].shape[1]
+        new = [inputs["lnes"]] if self.flow is None else [inputs["lnes"], inputs["voxel"]]
+        images = [torch.cat([old, image], dim=1) for old, image in zip(kept, new)]
+        outputs, flows = [], []
+        for span, count in spans(past, new[0].shape[1], windows):
+            flow = None if self.flow is None else self.flow_scales(images[1][:, span])
+            output, _ = self.pose(self._images(images[0][:, span], flow), None)
+            outputs.append(output[:, -count:])
+            flows += [] if flow is None else [flow[:, -count:]]
+        prediction = self._prediction(torch.cat(outputs, dim=1), torch.cat(flows, dim=1) if flows else None)
+        return prediction, tuple(image[:, max(0, image.shape[1] - windows + 1) :] for image in images)
+
+    def _images(self, images: Tensor, flows: Tensor | None) -> Tensor:
+        """What the encoder sees: LNES, and the finest scales of the flow."""
+        if flows is None:
+            return images
+        return torch.cat([images, flows[:, :, -self.config.flow_levels :].flatten(2, 3)], dim=2)
+
+    def _prediction(self, outputs: Float[Tensor, "b t 61"], flows: Tensor | None) -> Prediction:
+        """The head's numbers, and the flow in pixels, as a prediction."""
         # Half precision, where it is asked for, is good enough for convolutions but not for metres.
         device = outputs.device.type
         with nullcontext() if device == "meta" else torch.autocast(device, enabled=False):  # meta: sizes are counted
             pose = self.decode(outputs.to(self.wrist_rest.dtype))
-        return Prediction(pose, confidence=torch.ones_like(pose.wrist[..., 0]), flow=flow), state
+        flow = None
+        if flows is not None:
+            assert self.flow is not None
+            flow = flows[:, :, -1] * self.flow.config.range_px
+        return Prediction(pose, confidence=torch.ones_like(pose.wrist[..., 0]), flow=flow)
 
     def decode(self, outputs: Float[Tensor, "*b 61"]) -> HandPose:
         """The head's numbers as a pose; its wrist lies in the crop's virtual camera."""
