@@ -25,7 +25,10 @@ from evhands.types import Events, EventWindow, InputError
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (the extra `export`)")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra `export`)")
 
+from evhands.cli import main  # noqa: E402
 from evhands.jobs.export import facts_of, write_model  # noqa: E402
+from evhands.jobs.track import track  # noqa: E402
+from evhands.models.checkpoint import ASSETS, read_checkpoint  # noqa: E402
 
 CAMERA = default_camera((346, 260))
 CROP = crop_camera(CAMERA, np.array([230.0, 90.0]), 150.0, 96)
@@ -175,6 +178,40 @@ np.save({str(tmp_path / "joints.npy")!r}, hand.joints_m)
     subprocess.run([sys.executable, "-c", code], check=True)
     hand, _ = file.look(window, CAMERA, CROP, file.initial_state(1))
     np.testing.assert_allclose(np.load(tmp_path / "joints.npy"), hand.joints_m, atol=1e-6)
+
+
+def test_the_tracker_runs_a_file_as_it_runs_torch(tmp_path) -> None:
+    """The first pose is torch's and the track goes where torch's goes.
+
+    No more: windows are filled up to a number of events within the crop, so that a crop that lies a billionth of a
+    pixel elsewhere may hold one event more, which tells windows apart that would otherwise be equal.
+    """
+    path = tmp_path / "small.onnx"
+    _exported(read_checkpoint(ASSETS / "small.pt").model, path)
+    ours, theirs = (track(ASSETS / "demo.h5", rate=5, **how) for how in ({"model": str(path), "runtime": "onnx"}, {}))
+    assert theirs.tracked.sum() > 20 and list(ours.status) == list(theirs.status)
+    np.testing.assert_allclose(ours.joints_m[0], theirs.joints_m[0], atol=1e-5)
+    assert np.median(np.linalg.norm(ours.joints_m - theirs.joints_m, axis=-1)) < 1e-3
+    with pytest.raises(InputError, match="There is no file small"):
+        track(ASSETS / "demo.h5", runtime="onnx")
+
+
+def test_the_command_says_how_far_file_and_torch_are_apart(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "small", "--to", "onnx"]) == 0
+    joints = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("joints"))
+    assert 0 <= float(joints.split()[1]) <= float(joints.split()[3]) < 0.1
+    assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
+    assert main(["export", "detector", "--to", "onnx"]) == 2
+
+
+@pytest.mark.slow
+def test_int8_is_smaller_and_near(tmp_path, capsys) -> None:
+    out = tmp_path / "int8.onnx"
+    assert main(["export", "small", "--int8", "--out", str(out)]) == 0
+    pose = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("pose"))
+    assert 0.01 < float(pose.split()[1]) < 3
+    assert ExportedEstimator(out).facts.precision == "int8" and out.stat().st_size < 3_500_000
 
 
 def _foreign(path: Path) -> None:

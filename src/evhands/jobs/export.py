@@ -16,7 +16,6 @@ from evhands.events.io import open_events, recognise
 from evhands.files import replacing
 from evhands.following import HandDetector
 from evhands.geometry import default_camera
-from evhands.hand.model import HandModel
 from evhands.inputs import InputConfig, crop_inputs, mirror_images
 from evhands.models.checkpoint import checkpoint_path, code_version, load_model
 from evhands.models.small import SmallEstimator
@@ -193,7 +192,7 @@ class SideBySide:
         (prediction, first), torch_ms = _timed(lambda: self.torch.predict(window, camera, crop, state[0], side))
         (hand, second), file_ms = _timed(lambda: self.file.look(window, camera, crop, state[1], side))
         model = self.torch.hand if side == "right" else self.torch.hand.mirrored()
-        joints = hand_joints(cast(HandModel, model), prediction.pose)
+        joints = hand_joints(model, prediction.pose)
         distance = np.linalg.norm(joints - hand.joints_m, axis=-1)
         rooted = np.linalg.norm(joints - joints[0] - hand.joints_m + hand.joints_m[0], axis=-1)
         self.parity.absolute.append(1000 * distance)

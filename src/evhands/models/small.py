@@ -31,7 +31,7 @@ from evhands.models.estimator import Estimator, State
 from evhands.types import Camera, HandPose, Prediction
 
 Similarity = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""Points (b, n, 3), points (b, n, 3), weights (b, n) that add up to 1 -> rotation, translation, scale of b transforms."""
+"""Two sets of points (b, n, 3), weights (b, n) that add up to 1 -> rotation, translation and scale of b transforms."""
 
 PALM = (0, 5, 9, 13, 17)
 """Wrist and the first joints of the four fingers in `openpose21`: the reference of relative depth."""

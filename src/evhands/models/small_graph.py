@@ -1,8 +1,8 @@
 """`small` as one graph of plain operators, for runtimes without torch: a window in, a posed hand and the memory out.
 
 The graph holds what `SmallEstimator.forward` does (network, decoding, hand model) with one step in other words: ONNX
-has no singular values, so the similarity transform comes from Horn's quaternion (Horn, "Closed-form solution of absolute
-orientation using unit quaternions", JOSA A 1987). It sees one crop a call: batch size 1 throughout.
+has no singular values, so the similarity transform comes from Horn's quaternion (Horn, "Closed-form solution of
+absolute orientation using unit quaternions", JOSA A 1987). It sees one crop a call: batch size 1 throughout.
 """
 
 from __future__ import annotations
