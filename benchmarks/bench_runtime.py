@@ -62,8 +62,8 @@ def main() -> None:
     print(f"  {'':<44} {'p50':>7} {'p99':>7} {'fastest':>8} {'processor':>9}  ms")
     torch.set_num_threads(1)
     times = turns(calls)
-    torch.set_num_threads(2)  # by itself: torch takes a second to change the number of its threads
-    times |= turns({"torch, 2 threads": calls["torch, 1 thread"]})
+    torch.set_num_threads(2)  # few and by itself: on a busy machine its threads wait for each other for a second
+    times |= turns({"torch, 2 threads": calls["torch, 1 thread"]}, 20)
     for name, (clock, processor) in times.items():
         p50, p99 = np.percentile(clock, (50, 99))
         print(f"  {name:<44} {p50:7.2f} {p99:7.2f} {clock.min():8.2f} {np.median(processor):9.2f}")
@@ -88,10 +88,10 @@ def exported(estimator, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def turns(calls: dict[str, Callable[[], object]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def turns(calls: dict[str, Callable[[], object]], repeats: int = REPEATS) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Milliseconds on the clock and of the process for each call, after five that warm up."""
-    times = {name: np.empty((2, REPEATS)) for name in calls}
-    for k in range(-5, REPEATS):
+    times = {name: np.empty((2, repeats)) for name in calls}
+    for k in range(-5, repeats):
         for name, call in calls.items():
             start, start_processor = time.perf_counter(), time.process_time()
             call()
