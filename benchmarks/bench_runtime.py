@@ -61,13 +61,16 @@ def main() -> None:
     )
     print(f"  {'':<44} {'p50':>7} {'p99':>7} {'fastest':>8} {'processor':>9}  ms")
     torch.set_num_threads(1)
-    times = turns(calls)
+    print_rows(turns(calls))
     torch.set_num_threads(2)  # few and by itself: on a busy machine its threads wait for each other for a second
-    times |= turns({"torch, 2 threads": calls["torch, 1 thread"]}, 20)
+    print_rows(turns({"torch, 2 threads": calls["torch, 1 thread"]}, 10))
+    torch.set_num_threads(before)
+
+
+def print_rows(times: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     for name, (clock, processor) in times.items():
         p50, p99 = np.percentile(clock, (50, 99))
-        print(f"  {name:<44} {p50:7.2f} {p99:7.2f} {clock.min():8.2f} {np.median(processor):9.2f}")
-    torch.set_num_threads(before)
+        print(f"  {name:<44} {p50:7.2f} {p99:7.2f} {clock.min():8.2f} {np.median(processor):9.2f}", flush=True)
 
 
 def some_window(seed: int) -> EventWindow:
