@@ -27,6 +27,7 @@ WITHOUT_TORCH = [
     "evhands.hand.skeleton",
     "evhands.hand.open_hand",
     "evhands.hand.raster",
+    "evhands.runtime",
 ]
 
 

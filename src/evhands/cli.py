@@ -100,6 +100,12 @@ COMMANDS = {
         "evhands train run --data clips",
         {"start": "--from", "device": "--accelerator"},
     ),
+    "export": Command(
+        "evhands.jobs.export",
+        "export",
+        "A model as an ONNX file that runs without torch, compared with torch in mm.",
+        "evhands export small --to onnx --out small.onnx",
+    ),
     "evaluate": Command(
         "evhands.jobs.evaluate",
         "evaluate",

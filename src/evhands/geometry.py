@@ -264,6 +264,13 @@ def ray_rotation(direction: Float[np.ndarray, "*b 3"]) -> Float64[np.ndarray, "*
     return np.where(behind[..., None, None], np.diag([1.0, -1, -1]), rotation)
 
 
+def crop_direction(crop: Camera) -> Float64[np.ndarray, "3 3"]:
+    """R_camera_virtual: the smallest rotation of the optical axis onto the ray through the centre of a crop's image."""
+    centre = (np.array(crop.size) - 1) / 2
+    x, y = (centre - crop.K[:2, 2]) / np.diag(crop.K)[:2]
+    return ray_rotation(np.array([x, y, 1.0]))
+
+
 # --- where a camera comes from --------------------------------------------------------------------------------------
 
 

@@ -103,6 +103,13 @@ def crop_inputs(
     return inputs
 
 
+def mirror_images(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same crops seen in a mirror: images flipped about the vertical axis, the principal point with them."""
+    K = inputs["K"].copy()
+    K[:, 0, 2] = inputs["lnes"].shape[-1] - 1 - K[:, 0, 2]
+    return {name: K if name == "K" else np.ascontiguousarray(v[..., ::-1]) for name, v in inputs.items()}
+
+
 def overview_camera(camera: Camera) -> Camera:
     """The whole image, shrunk to `OVERVIEW_SIZE` without changing its proportions (empty margins right or below)."""
     scale = min(OVERVIEW_SIZE[0] / camera.size[0], OVERVIEW_SIZE[1] / camera.size[1])

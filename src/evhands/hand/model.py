@@ -74,14 +74,14 @@ class HandModel:
         """The hand at rest with these shape coefficients (None = the mean shape, without batch dimensions)."""
         if shape is None:
             return ShapedHand(self, self.vertices, self._rest_joints)
-        vertices = _added(self._template_row, shape, self._shape_matrix).unflatten(-1, (3, -1)).mT
+        vertices = _added(self._template_row, shape, self._shape_matrix).unflatten(-1, (3, -1)).transpose(-1, -2)
         joints = self._rest_joints + (shape @ self._joint_shape_matrix).unflatten(-1, (16, 3))
         return ShapedHand(self, vertices, joints)
 
     # What follows from the fields alone, laid out for matrix products: coordinates first, vertices last.
     @cached_property
     def _template_row(self) -> Tensor:
-        return self.vertices.mT.flatten()
+        return self.vertices.transpose(-1, -2).flatten()
 
     @cached_property
     def _shape_matrix(self) -> Tensor:
@@ -101,14 +101,14 @@ class HandModel:
 
     @cached_property
     def _skin_matrix(self) -> Tensor:
-        return self.skin_weights.mT.contiguous()
+        return self.skin_weights.transpose(-1, -2).contiguous()
 
     @cached_property
     def _tips(self) -> tuple[Tensor | None, Tensor]:
         """Pose and skin matrices of the five tips alone."""
         chosen = None if self.pose_directions is None else self.pose_directions[self.tip_vertices]
         pose = None if chosen is None else chosen.permute(2, 1, 0).flatten(1).contiguous()
-        return pose, self.skin_weights[self.tip_vertices].mT.contiguous()
+        return pose, self.skin_weights[self.tip_vertices].transpose(-1, -2).contiguous()
 
 
 @dataclass(frozen=True)
@@ -190,14 +190,14 @@ class PosedHand:
         """The 21 joints in `openpose21` order; skins only the five finger tips."""
         model = self.shaped.model
         pose_matrix, skin_matrix = model._tips
-        tips = self._skin(self.shaped.vertices[..., model.tip_vertices, :].mT, pose_matrix, skin_matrix)
-        return torch.cat([self.joints16, tips.mT], -2)[..., _FROM_SMPLX.to(tips.device), :]
+        tips = self._skin(self.shaped.vertices[..., model.tip_vertices, :].transpose(-1, -2), pose_matrix, skin_matrix)
+        return torch.cat([self.joints16, tips.transpose(-1, -2)], -2)[..., _FROM_SMPLX.to(tips.device), :]
 
     def mesh(self) -> HandMesh:
         """All vertices, with the 21 joints and the faces of the model."""
         model = self.shaped.model
-        vertices = self._skin(self.shaped.vertices.mT, model._pose_matrix, model._skin_matrix)
-        return HandMesh(vertices.mT.contiguous(), self.joints(), model.faces)
+        vertices = self._skin(self.shaped.vertices.transpose(-1, -2), model._pose_matrix, model._skin_matrix)
+        return HandMesh(vertices.transpose(-1, -2).contiguous(), self.joints(), model.faces)
 
     def _skin(self, rest: Tensor, pose_matrix: Tensor | None, skin_matrix: Tensor) -> Tensor:
         """Skin points (*b, 3, n) at rest: coordinates come first, so that all work is matrix products and long rows."""
@@ -205,8 +205,8 @@ class PosedHand:
             identity = torch.eye(3, dtype=rest.dtype, device=rest.device)
             rest = rest + ((self.rotations[..., 1:, :, :] - identity).flatten(-3) @ pose_matrix).unflatten(-1, (3, -1))
         shift = self.joints16 - (self.turns @ self.shaped.joints16[..., None])[..., 0]
-        columns = self.turns.movedim((-1, -2, -3), (-3, -2, -1))  # (column, 3, 16) of each hand: the axes of all joints
-        skinned = _blended(shift.mT, skin_matrix)
+        columns = self.turns.transpose(-1, -3)  # (column, 3, 16) of each hand: the axes of all joints
+        skinned = _blended(shift.transpose(-1, -2), skin_matrix)
         for k in range(3):
             # In place on our own result: large temporaries cost more in fresh memory pages than in arithmetic.
             skinned.addcmul_(_blended(columns[..., k, :, :], skin_matrix), rest[..., k : k + 1, :])

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from rich.console import Console
@@ -14,12 +14,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evhands.events.io import open_events, recognise
 from evhands.geometry import default_camera, load_camera
-from evhands.hand.model import HandModel
-from evhands.models.checkpoint import load_model
+from evhands.hand.model import HandModel, load_hand
+from evhands.models.checkpoint import ASSETS, load_model, read_checkpoint
 from evhands.recording import read_camera
+from evhands.runtime import ExportedEstimator
 from evhands.track_files import FILES, Track, run_track
 from evhands.tracking import PoseEstimator, Tracker, TrackerConfig
 from evhands.types import Camera, Events, EventStream, InputError, Side, Size
+
+Runtime = Literal["torch", "onnx"]
 
 
 def track(
@@ -35,6 +38,7 @@ def track(
     video: bool = True,
     salvage: bool = False,
     quiet: bool = True,
+    runtime: Runtime = "torch",
 ) -> Track:
     """Track the hand of a recording and return its poses; with `out`, write them and an overlay video there.
 
@@ -50,13 +54,17 @@ def track(
         video: whether overlay.mp4 is among them.
         salvage: read on over times that run backwards and events outside the sensor.
         quiet: show no progress bar.
+        runtime: what runs the network; with onnx, `model` is a file of `evhands export` and `device` the CPU.
 
     Raises:
         InputError: files that cannot be used, recordings without events, unknown models.
     """
     source = open_source(Path(path), salvage)
     seen, camera_source = find_camera(camera, source.size, Path(path))
-    tracker = make_tracker(model, seen, side, device, smooth)
+    if runtime == "torch":
+        tracker = make_tracker(model, seen, side, device, smooth)
+    else:
+        tracker = exported_tracker(model, seen, side, smooth)
     if rate is not None and not 1 <= rate <= 1000:
         raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
     with _progress(source, quiet) as watched:
@@ -84,6 +92,7 @@ def track_command(
     smooth: bool = True,
     device: str = "cpu",
     salvage: bool = False,
+    runtime: Runtime = "torch",
 ) -> str:
     """Track the hand of a recording.
 
@@ -102,6 +111,7 @@ def track_command(
         smooth: pass the poses through a light filter.
         device: torch device of the network, such as cpu or cuda.
         salvage: read on over times that run backwards and events outside the sensor.
+        runtime: what runs the network: torch, or onnx for a file that `evhands export` wrote, named by --model.
     """
     result = track(
         file,
@@ -115,6 +125,7 @@ def track_command(
         video=video,
         salvage=salvage,
         quiet=False,
+        runtime=runtime,
     )
     return report(result, out, video)
 
@@ -159,6 +170,14 @@ def make_tracker(model: str, camera: Camera, side: Side, device: str, smooth: bo
         camera,
         config,
     )
+
+
+def exported_tracker(model: str, camera: Camera, side: Side, smooth: bool = True) -> Tracker:
+    """The tracker with an exported file as its estimator; detector and filtered hand still run in torch."""
+    estimator = ExportedEstimator(model)
+    detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
+    config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
+    return Tracker(estimator, cast(Any, detector), load_hand(estimator.facts.hand, side), camera, config)
 
 
 def open_source(path: Path, salvage: bool = False) -> EventStream:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from evhands.inputs import InputConfig, crop_inputs
+from evhands.inputs import InputConfig, crop_inputs, mirror_images
 from evhands.types import Camera, EventWindow, HandPose, Prediction, Side
 
 State = Tensor | tuple[Tensor, ...] | None
@@ -50,9 +50,9 @@ class Estimator(nn.Module, ABC):
         Networks here know right hands: for a left one the crop is mirrored in, the pose mirrored back.
         """
         images = crop_inputs([window], camera, [crop], self.input_config)
-        inputs = {name: torch.from_numpy(value) for name, value in images.items()}
         if side == "left":
-            inputs = mirror_inputs(inputs)
+            images = mirror_images(images)
+        inputs = {name: torch.from_numpy(value) for name, value in images.items()}
         device = next(self.parameters()).device
         prediction, state = self({name: value.to(device) for name, value in inputs.items()}, state)
         if side == "left":

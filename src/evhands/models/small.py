@@ -24,11 +24,14 @@ import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 from torch import Tensor, nn
 
-from evhands.geometry import ray_rotation
+from evhands.geometry import crop_direction
 from evhands.hand.model import HandModel, load_hand
 from evhands.inputs import FILLED, InputConfig
 from evhands.models.estimator import Estimator, State
 from evhands.types import Camera, HandPose, Prediction
+
+Similarity = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""Two sets of points (b, n, 3), weights (b, n) that add up to 1 -> rotation, translation and scale of b transforms."""
 
 PALM = (0, 5, 9, 13, 17)
 """Wrist and the first joints of the four fingers in `openpose21`: the reference of relative depth."""
@@ -272,8 +275,8 @@ def _twice(x: Tensor) -> Tensor:
 
 def cell_centres(height: int, width: int, device: torch.device) -> Tensor:
     """(h * w, 2) centres of the cells of a crop, -1 to 1 from edge to edge."""
-    y = (torch.arange(height, device=device) + 0.5) * (2 / height) - 1
-    x = (torch.arange(width, device=device) + 0.5) * (2 / width) - 1
+    y = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) * (2 / height) - 1
+    x = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) * (2 / width) - 1
     return torch.stack([x[None].expand(height, width), y[:, None].expand(height, width)], dim=-1).reshape(-1, 2)
 
 
@@ -343,11 +346,11 @@ class SmallEstimator(Estimator):
         )
         return Prediction(pose, confidence, flow), state
 
-    def decode(self, output: SmallOutput, K: Tensor) -> Decoded:
+    def decode(self, output: SmallOutput, K: Tensor, similarity: Similarity | None = None) -> Decoded:
         """Lay the articulated hand on the 2.5D joints: the weighted similarity transform between them, in closed form.
 
         The 2.5D joints over the palm's distance z are the true joints divided by z, so the scale of the transform is
-        1 / z. Any leading batch dimensions; gradients flow through both sides.
+        1 / z. Any leading batch dimensions; gradients flow through both sides. similarity: another way to solve it.
         """
         size = self.config.inputs.size_px
         rotvecs = self.joint_rotvecs(output.coefficients)
@@ -359,7 +362,7 @@ class SmallEstimator(Estimator):
         lead = target.shape[:-2]
         weights = torch.exp(-2 * output.log_error.detach()).clamp(max=1e4)
         weights = weights / weights.sum(dim=-1, keepdim=True)
-        rotation, offset, scale = _similarity(
+        rotation, offset, scale = (similarity or _similarity)(
             canonical.reshape(-1, 21, 3), target.reshape(-1, 21, 3), weights.reshape(-1, 21)
         )
         rotation, offset = rotation.reshape(*lead, 3, 3), offset.reshape(*lead, 3)
@@ -376,9 +379,7 @@ class SmallEstimator(Estimator):
 
     def to_camera(self, pose: HandPose, crop: Camera, camera: Camera) -> HandPose:
         """Turn a pose of the virtual camera into the sensor's: both stand in one place, only the direction differs."""
-        centre = np.array([(crop.size[0] - 1) / 2, (crop.size[1] - 1) / 2])
-        x, y = (centre - crop.K[:2, 2]) / np.diag(crop.K)[:2]
-        turn = ray_rotation(np.array([x, y, 1.0]))
+        turn = crop_direction(crop)
         orientation = (Rotation.from_matrix(turn) * Rotation.from_rotvec(pose.orientation)).as_rotvec()
         return HandPose(
             pose.side,

@@ -1,1 +1,5 @@
-"""Exported models without torch."""
+"""Exported models without torch: numpy, numba and onnxruntime only."""
+
+from evhands.runtime.exported import ExportedEstimator, ModelFacts, PosedHand
+
+__all__ = ["ExportedEstimator", "ModelFacts", "PosedHand"]

@@ -1,0 +1,177 @@
+"""An exported `.onnx` file as an estimator, with onnxruntime and without torch.
+
+    estimator = ExportedEstimator("small.onnx")
+    hand, memory = estimator.look(window, camera, crop, estimator.initial_state(1))
+
+The graph holds network, decoding and hand model; preprocessing is that of training (`evhands.inputs`). It is a
+`PoseEstimator` of the tracker. The file says in its metadata, as JSON, what it wants to see and where it comes from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from evhands.geometry import crop_direction
+from evhands.inputs import InputConfig, crop_inputs, mirror_images
+from evhands.types import Camera, EventWindow, HandPose, InputError, Prediction, Side
+
+FORMAT = "evhands.onnx"
+VERSION = 1
+METADATA = "evhands"
+"""Key of the metadata of an ONNX file that holds `ModelFacts` as JSON."""
+
+OUTPUTS = ("rotation", "wrist", "joints", "shape", "confidence", "joints_m", "next_state")
+"""What a graph gives, in the virtual camera along the crop's centre."""
+
+_MIRROR = np.diag(np.array((-1, 1, 1), np.float32))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFacts:
+    """What an exported file says of itself. state_size: numbers of the memory; hand: name of the hand model (right)."""
+
+    model: str
+    hand: str
+    inputs: InputConfig
+    state_size: int
+    precision: str = "float32"
+    code_version: str = ""
+    figures: dict[str, float] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)})
+
+    @staticmethod
+    def from_json(text: str) -> ModelFacts:
+        """Raises ValueError, KeyError or TypeError for anything else than what `to_json` writes."""
+        content = json.loads(text)
+        if (found := (content.pop("format"), content.pop("version"))) != (FORMAT, VERSION):
+            raise ValueError(f"format and version are {found}, wanted {(FORMAT, VERSION)}")
+        content["inputs"] = InputConfig(**content["inputs"])
+        return ModelFacts(**content)
+
+
+@dataclass(frozen=True)
+class PosedHand:
+    """A hand in the camera that the crop was cut from, numpy without a batch dimension.
+
+    joints_m: 21 joints in `openpose21` order, metres. confidence: 0 to 1.
+    """
+
+    pose: HandPose
+    joints_m: Float[np.ndarray, "21 3"]
+    confidence: float
+
+
+class ExportedEstimator:
+    """A file of `evhands export`, run by onnxruntime on the CPU; InputError where it cannot be used.
+
+    threads: of one call. One object may be used by several Python threads at once: it keeps no memory of its own.
+    """
+
+    def __init__(self, path: Path | str, threads: int = 1):
+        self._session = _session(Path(path), threads)
+        self.facts = _facts(Path(path), self._session)
+        self.input_config = self.facts.inputs
+        self._wanted = [value.name for value in self._session.get_inputs()]
+
+    def initial_state(self, batch: int) -> Float[np.ndarray, "b n"]:
+        """The memory before the first window; a graph sees one track a call, so `batch` is 1."""
+        return np.zeros((batch, self.facts.state_size), np.float32)
+
+    def run(
+        self, images: dict[str, np.ndarray], state: Float[np.ndarray, "1 n"]
+    ) -> tuple[dict[str, np.ndarray], Float[np.ndarray, "1 n"]]:
+        """The outputs of the graph for images as `evhands.inputs.crop_inputs` makes them of one window, and the
+        memory."""
+        feeds = {name: state if name == "state" else images[name] for name in self._wanted}
+        values = dict(zip(OUTPUTS, self._session.run(OUTPUTS, feeds)))
+        return values, values.pop("next_state")
+
+    def look(
+        self, window: EventWindow, camera: Camera, crop: Camera, state: Any, side: Side = "right"
+    ) -> tuple[PosedHand, Any]:
+        """The hand of one window in the frame of `camera`, and the memory. Left hands are seen in a mirror."""
+        images = crop_inputs([window], camera, [crop], self.input_config)
+        if side == "left":
+            images = mirror_images(images)
+        values, state = self.run(images, state)
+        turn = crop_direction(crop)
+        rotation, wrist, joints = (values[name][0] for name in ("rotation", "wrist", "joints"))
+        joints_m = values["joints_m"][0]
+        if side == "left":
+            rotation, joints = _MIRROR @ rotation @ _MIRROR, joints * -_MIRROR.diagonal()
+            wrist, joints_m = _MIRROR @ wrist, joints_m @ _MIRROR
+        orientation = rotation_vector(turn @ rotation).astype(np.float32)
+        wrist = (turn @ wrist).astype(np.float32)
+        pose = HandPose(side, orientation, wrist, joints, values["shape"][0], self.facts.hand)
+        return PosedHand(pose, joints_m @ turn.T, float(values["confidence"][0])), state
+
+    def predict(
+        self, window: EventWindow, camera: Camera, crop: Camera, state: Any, side: Side = "right"
+    ) -> tuple[Prediction, Any]:
+        """What `look` says, as the tracker asks for it; the graph gives no flow."""
+        hand, state = self.look(window, camera, crop, state, side)
+        return Prediction(hand.pose, np.float32(hand.confidence)), state
+
+
+def rotation_vector(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+    """The rotation vector, of at most pi, of a rotation matrix; by the surest column of 4 q q' (Bar-Itzhack 2000)."""
+    m = np.asarray(matrix, np.float64)
+    trace = m.trace()
+    outer = np.empty((4, 4))
+    outer[0, 0] = 1 + trace
+    outer[0, 1:] = outer[1:, 0] = m[2, 1] - m[1, 2], m[0, 2] - m[2, 0], m[1, 0] - m[0, 1]
+    outer[1:, 1:] = m + m.T + (1 - trace) * np.eye(3)
+    q = outer[outer.diagonal().argmax()]
+    q = q / np.linalg.norm(q) * (1.0 if q[0] >= 0 else -1.0)
+    sine = np.linalg.norm(q[1:])
+    return q[1:] * (2 * np.arctan2(sine, q[0]) / sine if sine > 1e-12 else 2.0)
+
+
+def _session(path: Path, threads: int) -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise InputError(
+            "Running an exported model needs onnxruntime, which is not installed. "
+            "Install it with: pip install 'evhands[export]'."
+        ) from error
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. Wanted a model written by `evhands export`; check the path.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 3
+    # Threads that wait between windows by running in circles would take a core from the rest of a live program.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises a dozen kinds, all derived from Exception alone
+        raise InputError(
+            f"Could not read {path} as an ONNX model ({' '.join(str(error).split())[:200]}). Wanted a model written by "
+            "`evhands export`; export it again, or copy it again if it is truncated."
+        ) from error
+
+
+def _facts(path: Path, session: Any) -> ModelFacts:
+    found = session.get_modelmeta().custom_metadata_map
+    try:
+        facts = ModelFacts.from_json(found[METADATA])
+        shapes = {value.name: value.shape for value in session.get_inputs()}
+        if shapes["state"] != [1, facts.state_size] or shapes["lnes"][2:] != [facts.inputs.size_px] * 2:
+            raise ValueError(f"inputs have the shapes {shapes}, which the metadata contradicts")
+        if missing := set(OUTPUTS) - {value.name for value in session.get_outputs()}:
+            raise ValueError(f"outputs lack {', '.join(sorted(missing))}")
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{path} is an ONNX model, but none that this evhands exported: {error!r}. Wanted metadata under "
+            f"{METADATA!r} and the inputs and outputs of `evhands export`; export the checkpoint again."
+        ) from error
+    return facts

@@ -1,0 +1,241 @@
+"""Exported files say what torch says, from window to window, and need no torch to say it."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+from evhands.geometry import crop_camera, default_camera
+from evhands.inputs import InputConfig, crop_inputs, mirror_images
+from evhands.models.estimator import mirror_inputs
+from evhands.models.small import SmallConfig, SmallEstimator
+from evhands.models.small_graph import OUTPUTS, horn_similarity, to_onnx
+from evhands.runtime import exported
+from evhands.runtime.exported import ExportedEstimator, ModelFacts, rotation_vector
+from evhands.tracking import hand_joints
+from evhands.types import Events, EventWindow, InputError
+
+onnx = pytest.importorskip("onnx", reason="onnx is not installed (the extra `export`)")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra `export`)")
+
+from evhands.cli import main  # noqa: E402
+from evhands.jobs.export import facts_of, write_model  # noqa: E402
+from evhands.jobs.track import track  # noqa: E402
+from evhands.models.checkpoint import ASSETS, read_checkpoint  # noqa: E402
+
+CAMERA = default_camera((346, 260))
+CROP = crop_camera(CAMERA, np.array([230.0, 90.0]), 150.0, 96)
+
+
+def _estimator(**config) -> SmallEstimator:
+    """Random weights with which every layer has a say, and hands at arm's length."""
+    torch.manual_seed(1)
+    estimator = SmallEstimator(SmallConfig(**config))
+    with torch.no_grad():
+        for name, value in estimator.network.named_parameters():
+            if name.endswith("weight") and value.ndim > 1:
+                torch.nn.init.kaiming_normal_(value)
+            elif name.endswith(("outer.1.weight", "recall.out.bias")):
+                torch.nn.init.normal_(value)
+        torch.nn.init.normal_(estimator.network.head.weight, std=0.02)
+    return estimator.eval()
+
+
+def _exported(estimator: SmallEstimator, path: Path) -> ExportedEstimator:
+    write_model(path, to_onnx(estimator), facts_of(estimator))
+    return ExportedEstimator(path)
+
+
+@pytest.fixture(scope="module", params=[{"recall": 0}, {"recall": 24}, {"flow": True}], ids=str)
+def pair(request, tmp_path_factory) -> tuple[SmallEstimator, ExportedEstimator]:
+    config = dict(request.param)
+    if "flow" in config:
+        config["inputs"] = InputConfig(voxel_bins=5)
+    estimator = _estimator(**config)
+    return estimator, _exported(estimator, tmp_path_factory.mktemp("exported") / "small.onnx")
+
+
+def _windows(count: int) -> list[EventWindow]:
+    rng = np.random.default_rng(3)
+    windows = []
+    for k in range(count):
+        n = 0 if k == 3 else 2000
+        xy = rng.normal((230 + 4 * k, 90), 30, (n, 2)).clip(0, (345, 259)).astype(np.uint16)
+        t_us = np.sort(rng.integers(k * 33_333, k * 33_333 + 66_667, n))
+        events = Events(xy[:, 0].copy(), xy[:, 1].copy(), t_us, rng.random(n) < 0.5, (346, 260))
+        windows.append(EventWindow(events, k * 33_333, k * 33_333 + 66_667))
+    return windows
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_five_windows_with_memory_are_those_of_torch(pair, side) -> None:
+    """Joints within a tenth of a millimetre, with one of the windows empty, and the memory handed on."""
+    estimator, file = pair
+    hand = estimator.hand if side == "right" else estimator.hand.mirrored()
+    state, own, places = estimator.initial_state(1), file.initial_state(1), []
+    for window in _windows(5):
+        prediction, state = estimator.predict(window, CAMERA, CROP, state, side)
+        found, own = file.look(window, CAMERA, CROP, own, side)
+        joints = hand_joints(hand, prediction.pose)
+        assert np.linalg.norm(joints - found.joints_m, axis=-1).max() < 1e-4
+        assert np.linalg.norm(hand_joints(hand, found.pose) - found.joints_m, axis=-1).max() < 1e-4
+        np.testing.assert_allclose(found.confidence, prediction.confidence, atol=1e-4)
+        np.testing.assert_allclose(own, state.numpy(), atol=1e-4)
+        again, _ = file.predict(window, CAMERA, CROP, own, side)
+        assert (again.pose.side, again.pose.hand_model) == (prediction.pose.side, prediction.pose.hand_model)
+        places.append(found.joints_m)
+    assert np.ptp(np.stack(places), axis=0).max() > 1e-3  # the windows do not all say the same
+
+
+def test_the_memory_has_a_say(pair) -> None:
+    _, file = pair
+    first, second = _windows(2)
+    _, state = file.look(first, CAMERA, CROP, file.initial_state(1))
+    later, _ = file.look(second, CAMERA, CROP, state)
+    fresh, _ = file.look(second, CAMERA, CROP, file.initial_state(1))
+    assert np.abs(later.joints_m - fresh.joints_m).max() > 1e-4
+
+
+def test_looking_changes_neither_the_memory_nor_the_object(pair) -> None:
+    _, file = pair
+    window, state = _windows(1)[0], file.initial_state(1)
+    first, _ = file.look(window, CAMERA, CROP, state)
+    second, _ = file.look(window, CAMERA, CROP, state)
+    assert not state.any() and np.array_equal(first.joints_m, second.joints_m)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3, 3.0])
+def test_horn_is_umeyama(noise) -> None:
+    """The products of matrices find the transform that singular values find, mirror images and noise included."""
+    from evhands.models.small import _similarity
+
+    generator = torch.Generator().manual_seed(0)
+    source = torch.randn(200, 21, 3, generator=generator, dtype=torch.float64)
+    turn = torch.linalg.qr(torch.randn(200, 3, 3, generator=generator, dtype=torch.float64))[0]
+    target = source @ turn.transpose(-1, -2) * 0.7 + torch.randn(200, 1, 3, generator=generator)
+    target = target + noise * torch.randn(200, 21, 3, generator=generator)
+    weights = torch.rand(200, 21, generator=generator, dtype=torch.float64)
+    weights = weights / weights.sum(-1, keepdim=True)
+    proper = torch.linalg.det(turn) > 0 if noise == 0 else torch.ones(200, dtype=torch.bool)
+    for ours, theirs in zip(horn_similarity(source, target, weights), _similarity(source, target, weights)):
+        torch.testing.assert_close(ours[proper].double(), theirs[proper], atol=1e-5, rtol=1e-5)
+
+
+def test_rotation_vectors_are_those_of_scipy() -> None:
+    rotations = Rotation.random(200, random_state=np.random.default_rng(0))
+    half_turns = Rotation.from_rotvec(np.pi * np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.6, 0.8, 0]]))
+    for matrix in [*rotations.as_matrix(), *half_turns.as_matrix(), np.eye(3)]:
+        back = Rotation.from_rotvec(rotation_vector(matrix)).as_matrix()
+        np.testing.assert_allclose(back, matrix, atol=1e-9)
+
+
+def test_the_mirror_of_numpy_is_that_of_torch() -> None:
+    images = crop_inputs(_windows(1), CAMERA, [CROP], InputConfig(voxel_bins=5))
+    theirs = mirror_inputs({name: torch.from_numpy(value) for name, value in images.items()})
+    ours = mirror_images(images)
+    assert ours.keys() == theirs.keys() and all(np.array_equal(ours[n], theirs[n].numpy()) for n in ours)
+
+
+def test_what_the_graph_gives_is_what_the_runtime_asks_for() -> None:
+    assert exported.OUTPUTS == OUTPUTS
+
+
+def test_the_metadata_survive(pair) -> None:
+    estimator, file = pair
+    assert file.facts == facts_of(estimator) and file.input_config == estimator.input_config
+    assert ModelFacts.from_json(file.facts.to_json()) == file.facts
+
+
+def test_a_file_runs_without_torch(pair, tmp_path) -> None:
+    """The same joints from an interpreter that cannot import torch."""
+    _, file = pair
+    code = f"""
+import sys
+sys.modules["torch"] = None  # an import raises
+import numpy as np
+from evhands.geometry import crop_camera, default_camera
+from evhands.runtime import ExportedEstimator
+from evhands.types import Events, EventWindow
+camera = default_camera((346, 260))
+crop = crop_camera(camera, np.array([230.0, 90.0]), 150.0, 96)
+z = np.load({str(tmp_path / "events.npz")!r})
+window = EventWindow(Events(z["x"], z["y"], z["t"], z["p"], (346, 260)), 0, 66_667)
+estimator = ExportedEstimator({str(tmp_path / "small.onnx")!r})
+hand, _ = estimator.look(window, camera, crop, estimator.initial_state(1))
+np.save({str(tmp_path / "joints.npy")!r}, hand.joints_m)
+"""
+    window = _windows(1)[0]
+    e = window.events
+    np.savez(tmp_path / "events.npz", x=e.x, y=e.y, t=e.t_us, p=e.p)
+    (tmp_path / "small.onnx").write_bytes(Path(file._session._model_path).read_bytes())
+    subprocess.run([sys.executable, "-c", code], check=True)
+    hand, _ = file.look(window, CAMERA, CROP, file.initial_state(1))
+    np.testing.assert_allclose(np.load(tmp_path / "joints.npy"), hand.joints_m, atol=1e-6)
+
+
+def test_the_tracker_runs_a_file_as_it_runs_torch(tmp_path) -> None:
+    """The first pose is torch's and the track goes where torch's goes.
+
+    No nearer: windows are filled up to a number of events within the crop, so that a crop that lies a billionth of a
+    pixel elsewhere may begin an event later. Weights changed by a millionth lead as far away (1.8 mm in the median).
+    """
+    path = tmp_path / "small.onnx"
+    _exported(read_checkpoint(ASSETS / "small.pt").model, path)
+    ours, theirs = (track(ASSETS / "demo.h5", rate=5, **how) for how in ({"model": str(path), "runtime": "onnx"}, {}))
+    assert theirs.tracked.sum() > 20 and list(ours.status) == list(theirs.status)
+    np.testing.assert_allclose(ours.joints_m[0], theirs.joints_m[0], atol=1e-5)
+    assert np.median(np.linalg.norm(ours.joints_m - theirs.joints_m, axis=-1)) < 5e-3
+    with pytest.raises(InputError, match="There is no file small"):
+        track(ASSETS / "demo.h5", runtime="onnx")
+
+
+def test_the_command_says_how_far_file_and_torch_are_apart(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", "small", "--to", "onnx"]) == 0
+    joints = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("joints"))
+    assert 0 <= float(joints.split()[1]) <= float(joints.split()[3]) < 0.1
+    assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
+    assert main(["export", "detector", "--to", "onnx"]) == 2
+
+
+@pytest.mark.slow
+def test_int8_is_smaller_and_near(tmp_path, capsys) -> None:
+    out = tmp_path / "int8.onnx"
+    assert main(["export", "small", "--int8", "--out", str(out)]) == 0
+    pose = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("pose"))
+    assert 0.01 < float(pose.split()[1]) < 3
+    assert ExportedEstimator(out).facts.precision == "int8" and out.stat().st_size < 3_500_000
+
+
+def _foreign(path: Path) -> None:
+    node = onnx.helper.make_node("Identity", ["a"], ["b"])
+    a, b = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab")
+    graph = onnx.helper.make_graph([node], "g", [a], [b])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), str(path))
+
+
+def test_files_that_are_no_exported_model_are_refused(pair, tmp_path) -> None:
+    estimator, file = pair
+    path = tmp_path / "bad.onnx"
+    with pytest.raises(InputError, match=r"There is no file .*bad\.onnx"):
+        ExportedEstimator(path)
+    whole = Path(file._session._model_path).read_bytes()
+    for content in (b"", b"no model at all", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"bad\.onnx"):
+            ExportedEstimator(path)
+    _foreign(path)
+    with pytest.raises(InputError, match="none that this evhands exported"):
+        ExportedEstimator(path)
+    wrong = dataclasses.replace(facts_of(estimator), state_size=7)
+    write_model(path, whole, wrong)
+    with pytest.raises(InputError, match="contradicts"):
+        ExportedEstimator(path)
