@@ -14,12 +14,17 @@ from evhands.geometry import default_camera
 from evhands.hand.model import load_hand
 from evhands.inputs import InputConfig
 from evhands.jobs import track as job
+from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
+from evhands.models.encoder import EncoderConfig
+from evhands.models.flow import FlowConfig
+from evhands.models.paper import PaperConfig, PaperEstimator, PoseNetworkConfig
 from evhands.track_files import FILES, load_track, run_track
-from evhands.tracking import Tracker, TrackerConfig
+from evhands.tracking import Tracker, TrackerConfig, track_stream
 from evhands.types import Camera, Events, HandPose, InputError, Prediction
 
 SIZE = (120, 90)
 HAND = load_hand("open")
+REAL_MAKE_TRACKER = job.make_tracker
 UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
 
 
@@ -72,7 +77,7 @@ class Stream:
 
 @pytest.fixture(autouse=True)
 def _fake_networks(monkeypatch) -> None:
-    def make(model, camera, side, device, smooth=True):
+    def make(model, camera, side, device, smooth=True, mano=None):
         return tracker(camera)
 
     monkeypatch.setattr(job, "make_tracker", make)
@@ -146,3 +151,27 @@ def test_a_calibration_of_another_sensor_is_refused(tmp_path) -> None:
 def test_real_recordings_run_through(name: str, tmp_path) -> None:
     track = job.track(shared_path(f"real/{name}"))
     assert len(track) >= 1 and (np.diff(track.t_us) > 0).all()
+
+
+def test_a_checkpoint_of_the_papers_network_tracks(tmp_path) -> None:
+    """... in the hand model that it names, of the side asked for; the same file through the command."""
+    network = PaperConfig(
+        flow=FlowConfig(base_channels=4, levels=2, residual_blocks=1),
+        pose=PoseNetworkConfig(encoder=EncoderConfig(channels=(4, 8), blocks=(1, 1)), recurrent_channels=8, hidden=8),
+        inputs=InputConfig(size_px=32, voxel_bins=5),
+    )
+    estimator = PaperEstimator(network).eval().use_hand(load_hand("open"))
+    save_checkpoint(tmp_path / "paper.pt", "paper", estimator, CheckpointMeta())
+    made = REAL_MAKE_TRACKER(str(tmp_path / "paper.pt"), default_camera(SIZE), "left", "cpu")
+    assert (made.hand.name, made.hand.side) == ("open", "left")
+    events = some_events()
+    results = [result for _, result in track_stream(made, Stream([events]))]
+    assert len(results) > 3 and all(result.events > 0 for result in results[:3])
+
+
+def test_a_checkpoint_of_mano_asks_for_its_file(tmp_path) -> None:
+    estimator = PaperEstimator(PaperConfig(flow=FlowConfig(base_channels=4, levels=2, residual_blocks=1),
+                                           hand_model="mano"))  # fmt: skip
+    save_checkpoint(tmp_path / "paper.pt", "paper", estimator, CheckpointMeta())
+    with pytest.raises(InputError, match="MANO"):
+        REAL_MAKE_TRACKER(str(tmp_path / "paper.pt"), default_camera(SIZE), "right", "cpu")

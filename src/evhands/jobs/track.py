@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from evhands.evaluation import open_method
 from evhands.events.io import open_events, recognise
 from evhands.geometry import default_camera, load_camera
-from evhands.hand.model import HandModel, load_hand
-from evhands.models.checkpoint import ASSETS, load_model, read_checkpoint
+from evhands.hand.model import load_hand
+from evhands.models.checkpoint import ASSETS, read_checkpoint
 from evhands.recording import read_camera
 from evhands.runtime import ExportedEstimator
 from evhands.track_files import FILES, Track, run_track
@@ -39,12 +39,13 @@ def track(
     salvage: bool = False,
     quiet: bool = True,
     runtime: Runtime = "torch",
+    mano: Path | str | None = None,
 ) -> Track:
     """Track the hand of a recording and return its poses; with `out`, write them and an overlay video there.
 
     Args:
         path: event file of any known format, or a video, which is turned into events first.
-        model: a model that ships with evhands, or the path of a checkpoint.
+        model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
         camera: the calibration, or a JSON file of it; None takes the one in the recording, else a stated default.
         side: which hand is seen.
         rate: poses a second; None is what the model was trained for.
@@ -55,6 +56,7 @@ def track(
         salvage: read on over times that run backwards and events outside the sensor.
         quiet: show no progress bar.
         runtime: what runs the network; with onnx, `model` is a file of `evhands export` and `device` the CPU.
+        mano: MANO_RIGHT.pkl, where the checkpoint is of MANO and does not carry it.
 
     Raises:
         InputError: files that cannot be used, recordings without events, unknown models.
@@ -62,7 +64,7 @@ def track(
     source = open_source(Path(path), salvage)
     seen, camera_source = find_camera(camera, source.size, Path(path))
     if runtime == "torch":
-        tracker = make_tracker(model, seen, side, device, smooth)
+        tracker = make_tracker(model, seen, side, device, smooth, None if mano is None else Path(mano))
     else:
         tracker = exported_tracker(model, seen, side, smooth)
     if rate is not None and not 1 <= rate <= 1000:
@@ -93,6 +95,7 @@ def track_command(
     device: str = "cpu",
     salvage: bool = False,
     runtime: Runtime = "torch",
+    mano: Path | None = None,
 ) -> str:
     """Track the hand of a recording.
 
@@ -104,7 +107,7 @@ def track_command(
         out: folder to write to; made if it is not there.
         camera: calibration as JSON: {"K": 3x3, "distortion": [...], "size": [w, h]}. Without it: the one in the
             recording, else f = 0.95 times the longer side.
-        model: a model that ships with evhands, or the path of a checkpoint.
+        model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
         side: which hand is seen.
         rate: poses a second; default is what the model was trained for.
         video: write overlay.mp4.
@@ -112,6 +115,7 @@ def track_command(
         device: torch device of the network, such as cpu or cuda.
         salvage: read on over times that run backwards and events outside the sensor.
         runtime: what runs the network: torch, or onnx for a file that `evhands export` wrote, named by --model.
+        mano: MANO_RIGHT.pkl, where the checkpoint is of MANO and does not carry it.
     """
     result = track(
         file,
@@ -126,6 +130,7 @@ def track_command(
         salvage=salvage,
         quiet=False,
         runtime=runtime,
+        mano=mano,
     )
     return report(result, out, video)
 
@@ -150,22 +155,16 @@ def report(result: Track, out: Path, video: bool = True) -> str:
     return "\n".join(f"{name:<11} {text}" for name, text in lines)
 
 
-def make_tracker(model: str, camera: Camera, side: Side, device: str, smooth: bool = True) -> Tracker:
+def make_tracker(
+    model: str, camera: Camera, side: Side, device: str, smooth: bool = True, mano: Path | None = None
+) -> Tracker:
     """The networks of a model on a device, with the hand of the wanted side."""
-    estimator, detector = load_model(model)
-    try:
-        target = torch.device(device)
-        estimator, detector = estimator.to(target), detector.to(target)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"The device {device!r} cannot be used here ({str(error).splitlines()[0]}). Wanted cpu, or a device that "
-            "torch has, such as cuda; leave the option out for the CPU."
-        ) from error
+    method = open_method(model, mano, device)
     config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
-    hand = cast(HandModel, estimator.hand).to("cpu")
+    hand = method.hand.to("cpu")
     return Tracker(
-        cast(PoseEstimator, estimator),
-        cast(Any, detector),
+        cast(PoseEstimator, method.estimator),
+        cast(Any, method.detector),
         hand if hand.side == side else hand.mirrored(),
         camera,
         config,
