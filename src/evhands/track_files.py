@@ -8,11 +8,11 @@ from __future__ import annotations
 import csv
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,6 +27,12 @@ from evhands.tracking import Tracker, TrackerState, TrackResult, hand_mesh, step
 from evhands.types import Camera, Events, EventStream, EventWindow, HandPose, InputError, Side
 
 FILES = ("poses.npz", "poses.csv", "overlay.mp4", "summary.json")
+
+
+class Sink(Protocol):
+    """Takes a window and what the tracker says of every hand in it, as soon as it is known."""
+
+    def __call__(self, window: EventWindow, hands: Sequence[TrackResult]) -> None: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,22 +131,24 @@ def run_track(
     out: Path | None = None,
     video: bool = True,
     style: OverlayStyle = OverlayStyle(),
-    progress: Callable[[TrackResult], None] = lambda result: None,
+    sinks: Sequence[Sink] = (),
     facts: dict[str, Any] | None = None,
 ) -> Track:
     """Track a stream to its end and, where `out` is given, write the files there in one go.
 
     Nothing appears in `out` before all is written: an interruption leaves what was there before. `facts` go into
-    summary.json as they are. Raises InputError where the stream holds no event at all.
+    summary.json as they are. Every window goes to the `sinks` with its hands as soon as they are known. Raises InputError
+    where the stream holds no event at all.
     """
     stride = stride_us or tracker.estimator.input_config.stride_us
     names = [name for name in FILES if out is not None and (video or name != "overlay.mp4")]
     with ExitStack() as stack:
         stack.enter_context(_one_thread())
         paths = {name: stack.enter_context(replacing(Path(out or ".") / name)) for name in names}
-        draw = stack.enter_context(_overlay(paths["overlay.mp4"], tracker, stride, style)) if video and paths else None
+        if video and paths:
+            sinks = (*sinks, stack.enter_context(_overlay(paths["overlay.mp4"], tracker, stride, style)))
         counted = _Counted(stream)
-        results, seconds = _results(tracker, counted, stride, draw, progress)
+        results, seconds = _results(tracker, counted, stride, sinks)
         track = collect(results, tracker, model, seconds)
         if paths:
             save_track(track, paths["poses.npz"])
@@ -177,8 +185,7 @@ def _results(
     tracker: Tracker,
     stream: EventStream,
     stride_us: int,
-    draw: Callable[[EventWindow, TrackResult], None] | None,
-    progress: Callable[[TrackResult], None],
+    sinks: Sequence[Sink],
 ) -> tuple[list[TrackResult], float]:
     """All results, and the seconds of the steps alone: without reading, cutting into windows, drawing and compiling."""
     results: list[TrackResult] = []
@@ -190,9 +197,8 @@ def _results(
         result, state = step(tracker, window, state)
         seconds += time.perf_counter() - start
         results.append(result)
-        if draw is not None:
-            draw(window, result)
-        progress(result)
+        for sink in sinks:
+            sink(window, (result,))
     if not results:
         raise InputError(
             "The recording holds no events. Wanted a recording of a moving hand; look at the file with `evhands info`, "
@@ -264,15 +270,15 @@ def write_csv(track: Track, path: Path | str) -> None:
 @contextmanager
 def _overlay(
     path: Path, tracker: Tracker, stride_us: int, style: OverlayStyle
-) -> Iterator[Callable[[EventWindow, TrackResult], None]]:
-    """A function that appends the picture of one window to the video at `path`, at the recording's speed."""
+) -> Iterator[Sink]:
+    """A sink that appends the picture of one window to the video at `path`, at the recording's speed."""
     origin_us: int | None = None
     with video_writer(path, 1e6 / stride_us) as write:
 
-        def draw(window: EventWindow, result: TrackResult) -> None:
+        def draw(window: EventWindow, hands: Sequence[TrackResult]) -> None:
             nonlocal origin_us
             origin_us = window.start_us if origin_us is None else origin_us
-            write(draw_result(window, result, tracker.hand, tracker.camera, style, origin_us))
+            write(draw_result(window, hands[0], tracker.hand, tracker.camera, style, origin_us))
 
         yield draw
 
