@@ -60,7 +60,7 @@ def test_clips_are_just_long_enough_for_a_row() -> None:
 
 
 def test_a_shard_holds_the_rows_that_are_streamed(tmp_path: Path) -> None:
-    path = write_shard(tmp_path, 0, lambda index: make_clip(SERIES, index, SHARD), SHARD, SERIES.seed)
+    path = write_shard(tmp_path, 0, lambda index: make_row(SERIES, index, SHARD), 2)
     rows = np.load(path)
     for index in range(2):
         assert make_row(SERIES, index, SHARD).tobytes() == rows[index].tobytes()

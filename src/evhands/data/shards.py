@@ -92,7 +92,7 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     for k, i in enumerate(rng.choice(config.windows, config.overviews, replace=False)):
         seen = filled_window(windows[i], clip.events, None, clip.camera, config.inputs)
         row["overview"][k] = np.ceil(overview(seen, clip.camera)[0] * 255)
-        row["box"][k] = _overview_box(project(joints[i], clip.camera.K), clip.camera)
+        row["box"][k] = overview_box(project(joints[i], clip.camera.K), clip.camera)
     return row
 
 
@@ -113,24 +113,21 @@ def _jittered_boxes(joints_px: np.ndarray, config: ShardConfig, rng: np.random.G
     return boxes
 
 
-def _overview_box(joints_px: np.ndarray, camera: Camera) -> np.ndarray:
+def overview_box(joints_px: np.ndarray, camera: Camera) -> np.ndarray:
+    """Centre x, y and extent (3,) of joints in the pixels of the small picture of the whole image."""
     scale = overview_camera(camera).K[0, 0] / camera.K[0, 0]
     points = (joints_px + 0.5) * scale - 0.5
     low, high = points.min(axis=0), points.max(axis=0)
     return np.array([*((low + high) / 2), (high - low).max()])
 
 
-def write_shard(
-    folder: Path, number: int, make_clip: Callable[[int], LabelledClip], config: ShardConfig, seed: int
-) -> Path:
-    """Make shard `number`: clips number * n .. (number + 1) * n - 1 of the seed. A shard that is there is kept."""
+def write_shard(folder: Path, number: int, make_row: Callable[[int], np.ndarray], clips: int) -> Path:
+    """Make shard `number`: the rows of the clips number * clips .. (number + 1) * clips - 1. One that is there is
+    kept."""
     path = folder / f"shard-{number:05d}.npy"
     if path.exists():
         return path
-    first = number * config.clips_per_shard
-    rows = np.empty(config.clips_per_shard, row_dtype(config))
-    for i in range(config.clips_per_shard):
-        rows[i] = numbered_row(make_clip(first + i), config, seed, first + i)
+    rows = np.stack([make_row(index) for index in range(number * clips, (number + 1) * clips)])
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, rows)
     return path

@@ -45,7 +45,7 @@ def train(
     *,
     data: list[Path] | None = None,
     simulate: int = 0,
-    recipe: Literal["small", "detector", "flow", "supervised", "semi", "small-flow", "small-supervised", "small-semi"]
+    recipe: Literal["small", "detector", "recogniser", "flow", "supervised", "semi", "small-flow", "small-supervised", "small-semi"]
     | None = None,
     published: list[Path] | None = None,
     start: str | None = None,
