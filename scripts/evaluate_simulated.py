@@ -24,7 +24,7 @@ from rich.progress import track as progress_bar
 
 from evhands.baselines import ConstantPose, fit_constant_pose
 from evhands.boxes import joints_box, sensor_pixels
-from evhands.events.flashes import without_flashes
+from evhands.data.shards import calm_window
 from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
 from evhands.inputs import filled_window
@@ -37,7 +37,7 @@ from evhands.sim.generate import Clip, simulate_clip
 from evhands.sim.presets import TrainShares, clip_of
 from evhands.sim.world import Truth
 from evhands.tracking import Tracker, hand_joints, track_windows
-from evhands.types import Events, EventWindow, HandPose
+from evhands.types import EventWindow, HandPose
 
 TEST_SUBJECTS = (1_000_000, 1_000_100)
 
@@ -78,18 +78,12 @@ def score_clip(clip: Clip, tracker: Tracker) -> Scores:
     for row, window in enumerate(windows):
         box = joints_box(truth[row], clip.camera, inputs.crop_scale)
         crop = crop_camera(clip.camera, box.centre_px, box.side_px, inputs.size_px)
-        seen, recent = calm(window, clip.events, inputs.longest_us)
+        seen, recent = calm_window(clip.events, window.end_us, inputs)
         filled = filled_window(seen, recent, box, clip.camera, inputs)
         prediction, memory = tracker.estimator.predict(filled, clip.camera, crop, memory, tracker.hand.side)
         given[row] = hand_joints(tracker.hand, prediction.pose)
     focal = np.full(len(truth), float(clip.camera.K[0, 0]))
     return Scores(truth, tracked, given, np.array([len(w.events) for w in windows]), focal)
-
-
-def calm(window: EventWindow, events: Events, longest_us: int) -> tuple[EventWindow, Events]:
-    """The window and the events of the last `longest_us`, as the tracker sees them: without flashes."""
-    recent = without_flashes(events.between(min(window.end_us - longest_us, window.start_us), window.end_us))
-    return replace(window, events=recent.between(window.start_us, window.end_us)), recent
 
 
 def errors_mm(predicted: np.ndarray, truth: np.ndarray, constant: ConstantPose) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ T_US = np.array([210_000, 233_333, 266_667])
 
 
 def clip(*places: tuple[str, float], events: int = 6000) -> HandsClip:
-    """Hands at some x in metres, half a metre away, each with ON events alone if right, OFF events if left; no noise."""
+    """Hands at some x in metres, half a metre away, each with ON events alone if right, OFF if left; no noise."""
     rng = np.random.default_rng(len(places))
     grid = np.stack([*np.meshgrid(np.linspace(-0.05, 0.05, 7), np.linspace(-0.04, 0.04, 3)), np.full((3, 7), 0.5)], -1)
     hands, parts = [], []

@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evhands.data.shards import LabelledClip, ShardConfig, ShardPool, clip_row, drawn, numbered_row, row_dtype, write_shard
+from evhands.data.shards import (
+    LabelledClip,
+    ShardConfig,
+    ShardPool,
+    clip_row,
+    drawn,
+    numbered_row,
+    row_dtype,
+    write_shard,
+)
 from evhands.geometry import crop_camera, default_camera, project
 from evhands.types import Events, HandPose, InputError
 
@@ -102,3 +111,9 @@ def test_folders_of_unlike_clips_are_one_pool_in_the_fields_they_share(tmp_path)
     assert abs(short.mean() - 0.5) < 4 * np.sqrt(0.25 / 400), "every folder is drawn from equally often"
     with pytest.raises(InputError, match="--windows"):
         ShardPool(*folders)
+
+
+def test_rows_of_another_kind_are_refused_by_what_they_lack(tmp_path):
+    some_shards(tmp_path / "poses", ShardConfig(windows=7), [1])
+    with pytest.raises(InputError, match="without shown.*--kind finding"):
+        ShardPool(tmp_path / "poses", fields=("lnes", "shown"))

@@ -33,7 +33,7 @@ def test_a_flash_goes_and_the_hand_stays(rng):
     kept = without_flashes(together(hand, noise, flash))
     during = (kept.t_us >= 120_000) & (kept.t_us < 128_000)
     assert not during.any()
-    assert len(kept) == np.count_nonzero((np.r_[hand.t_us, noise.t_us] < 120_000)) + np.count_nonzero(
+    assert len(kept) == np.count_nonzero(np.r_[hand.t_us, noise.t_us] < 120_000) + np.count_nonzero(
         np.r_[hand.t_us, noise.t_us] >= 128_000
     )
 

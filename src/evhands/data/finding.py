@@ -11,9 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evhands.boxes import CropBox, joints_box, without_boxes
-from evhands.data.shards import overview_box
-from evhands.events.flashes import without_flashes
-from evhands.events.windows import window_at
+from evhands.data.shards import calm_window, overview_box
 from evhands.geometry import crop_camera, project
 from evhands.inputs import FILLED, OVERVIEW_SIZE, InputConfig, crop_inputs, filled_window, overview
 from evhands.types import Camera, Events, EventWindow, Side
@@ -79,7 +77,7 @@ def finding_row(clip: HandsClip, config: FindingConfig, rng: np.random.Generator
         row["overview"][k] = np.ceil(image * 255)
     windows, boxes, shown = [], [], []
     for k, label in enumerate(rng.choice(labels, config.looks)):
-        window, calm = _calm(_window(clip, int(label), config), clip.events, config.inputs)
+        window, calm = calm_window(clip.events, int(clip.label_t_us[label]), config.inputs)
         hands = _hand_boxes(clip, int(label), 1.0)
         if hands and k >= round(config.no_hand * config.looks):
             number = int(rng.integers(len(hands)))
@@ -99,7 +97,7 @@ def _overview(
     clip: HandsClip, label: int, config: FindingConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """A picture (2, h, w) of the whole image, and the box (3,) of the hand that is looked for in it."""
-    window, calm = _calm(_window(clip, label, config), clip.events, config.inputs)
+    window, calm = calm_window(clip.events, int(clip.label_t_us[label]), config.inputs)
     factor = float(rng.uniform(*config.erased))
     erased, box = [], np.array(NOWHERE)
     hands = _hand_boxes(clip, label, 1.0)
@@ -115,16 +113,6 @@ def _overview(
     recent = without_boxes(calm, erased, clip.camera)
     kept = EventWindow(recent.between(window.start_us, window.end_us), window.start_us, window.end_us)
     return overview(filled_window(kept, recent, None, clip.camera, config.inputs), clip.camera)[0], box
-
-
-def _window(clip: HandsClip, label: int, config: FindingConfig) -> EventWindow:
-    return window_at(clip.events, int(clip.label_t_us[label]), config.inputs.window_us)
-
-
-def _calm(window: EventWindow, events: Events, inputs: InputConfig) -> tuple[EventWindow, Events]:
-    """The window and the events before it without flashes, as a tracker sees them."""
-    recent = without_flashes(events.between(min(window.end_us - inputs.longest_us, window.start_us), window.end_us))
-    return EventWindow(recent.between(window.start_us, window.end_us), window.start_us, window.end_us), recent
 
 
 def _hand_boxes(clip: HandsClip, label: int, scale: float) -> list[CropBox]:

@@ -17,8 +17,8 @@ _GRID = 8
 
 @dataclass(frozen=True, kw_only=True)
 class FlashConfig:
-    """When a millisecond counts as a flash: half of the 8 x 8 cells of the image hold `ratio` times as many events a
-    millisecond as usual (in the quieter third of the events that are given), and at least `least` a pixel. Its neighbours, in
+    """When a millisecond counts as a flash: half of the 8 x 8 cells of the image hold `ratio` times as many events as
+    usual (in the quieter third of the milliseconds that are given), and at least `least` a pixel. Its neighbours, in
     which a flash begins and fades, count from half of both on."""
 
     ratio: float = 6.0

@@ -46,8 +46,8 @@ def prepare(
         val_clips: validation clips of the same mixture.
         shares: what the clips show: --shares.free, --shares.holding, --shares.video ...
         windows: windows a clip; 56 when left out, 6 for finding, which looks at single ones.
-        kind: poses, for the recipe small; or finding, for the recipes detector and recogniser: short clips with one hand
-            or two, or none (--shares.empty 0.3), and crops of hands and of what is none.
+        kind: poses, for the recipe small; or finding, for detector and recogniser: short clips with one hand or two, or
+            none (--shares.empty 0.3), and crops of hands and of what is none.
         seed: clip i is a function of (seed, i) alone.
         workers: processes; one a core.
     """
@@ -93,9 +93,7 @@ class _Job:
     series: RowSeries
 
 
-def _made(
-    jobs: list[tuple[str, int]], out: Path, config: Rows, series: RowSeries, workers: int
-) -> Iterator[Path]:
+def _made(jobs: list[tuple[str, int]], out: Path, config: Rows, series: RowSeries, workers: int) -> Iterator[Path]:
     splits = {"train": series, "val": series.held_out()}
     todo = [_Job(out / split, number, config, splits[split]) for split, number in jobs]
     if workers == 1:
