@@ -91,8 +91,9 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     row["turned"] = clip.turned
     row["events"] = [len(window.events) for window, _ in seen]
     for k, i in enumerate(rng.choice(config.windows, config.overviews, replace=False)):
-        filled_image = filled_window(*seen[i], None, clip.camera, config.inputs)
-        row["overview"][k] = np.ceil(overview(filled_image, clip.camera)[0] * 255)
+        window, recent = seen[i]
+        whole = filled_window(window, recent, None, clip.camera, config.inputs)
+        row["overview"][k] = np.ceil(overview(whole, clip.camera)[0] * 255)
         row["box"][k] = overview_box(project(joints[i], clip.camera.K), clip.camera)
     return row
 
