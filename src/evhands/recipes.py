@@ -33,6 +33,7 @@ from evhands.models.small import Decoded, SmallConfig, SmallEstimator, SmallOutp
 from evhands.models.small_losses import SmallLossWeights, SmallTarget, small_losses, small_target
 from evhands.processes import Processes
 from evhands.task import LoopConfig, Task, Tensors, on_device_of, quick_bfloat16
+from evhands.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,6 +283,7 @@ class DetectorTask(Task):
 class RecogniserTask(Task):
     """The recogniser on crops, mirrored left and right at random."""
 
+    model: Recogniser
     model_name = "recogniser"
     best_by = "wrong"
     fields = ("lnes", "shown")
@@ -291,6 +293,18 @@ class RecogniserTask(Task):
         assert isinstance(config.model, RecogniserConfig)
         self.config = config
         self.model = Recogniser(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def begin_with(self, start: nn.Module) -> None:
+        """Take all weights of a recogniser, or the encoder of `small`."""
+        if not isinstance(start, SmallEstimator):
+            return super().begin_with(start)
+        try:
+            self.model.take_encoder(start.network)
+        except RuntimeError as error:
+            raise InputError(
+                f"The encoder to begin with does not fit: {' '.join(str(error).split())[:300]} Wanted one with the "
+                "channels and blocks of this run; choose another, or set those."
+            ) from error
 
     def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, None]:
         looks = pool.take(np.array([0]))["shown"].shape[1]

@@ -8,9 +8,10 @@ import torch
 
 from evhands.geometry import crop_camera, default_camera
 from evhands.models.recogniser import Recogniser, RecogniserConfig, recogniser_losses
+from evhands.models.small import SmallConfig, SmallNetwork
 from evhands.types import Events, EventWindow
 
-TINY = RecogniserConfig(channels=(4, 8))
+TINY = RecogniserConfig(channels=(8, 8, 16), blocks=(1, 1, 1))
 CAMERA = default_camera((346, 260))
 
 
@@ -59,3 +60,10 @@ def test_it_learns_what_it_is_shown(network):
         optimiser.step()
     hand, right = network.eval()(images).sigmoid().T.detach()
     assert ((hand > 0.5) == (shown > 0)).all() and ((right > 0.5) == (shown == 1))[shown > 0].all()
+
+
+def test_it_may_begin_with_the_encoder_of_small(network):
+    small = SmallNetwork(SmallConfig(channels=(8, 8, 16), blocks=(1, 1, 1)))
+    network.take_encoder(small)
+    for name, value in small.stage3.state_dict().items():
+        assert torch.equal(value, network.stage3.state_dict()[name])

@@ -13,15 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evhands.inputs import InputConfig, crop_inputs
+from evhands.models.small import encoder_stages
 from evhands.types import Camera, EventWindow
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecogniserConfig:
-    """Side of the crop in pixels; channels of the stages, each of which halves it."""
+    """Side of the crop in pixels; channels and blocks of the encoder, as those of `small`, with whose weights a
+    training may begin; units of the head."""
 
     size_px: int = 96
-    channels: tuple[int, ...] = (16, 32, 64, 96)
+    channels: tuple[int, int, int] = (48, 80, 144)
+    blocks: tuple[int, int, int] = (1, 2, 2)
+    hidden: int = 64
     dropout: float = 0.2
 
 
@@ -40,17 +44,14 @@ class Recogniser(nn.Module):
     def __init__(self, config: RecogniserConfig):
         super().__init__()
         self.config = config
-        layers: list[nn.Module] = []
-        before = 2
-        for i, channels in enumerate(config.channels):
-            layers += [nn.Conv2d(before, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
-            if i > 0:
-                layers.append(_Residual(channels))
-            before = channels
-        self.features = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(config.dropout)
-        self.side = nn.Linear(before * 9, 1)
-        self.hand = nn.Linear(before * 9, 1)
+        self.stem, self.stage1, self.stage2, self.stage3 = encoder_stages(config.channels, config.blocks)
+        self.narrow = nn.Sequential(nn.Conv2d(config.channels[-1], 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+        cells = config.size_px // 16
+        self.trunk = nn.Sequential(
+            nn.Flatten(), nn.Dropout(config.dropout), nn.Linear(32 * cells * cells, config.hidden), nn.ReLU()
+        )
+        self.side = nn.Linear(config.hidden, 1)
+        self.hand = nn.Linear(config.hidden, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 2, S, S) LNES -> (B, 2): logit that a hand is there, logit that it is a right one.
@@ -62,7 +63,13 @@ class Recogniser(nn.Module):
         return torch.stack([(hand + hand_mirrored) / 2, (side - side_mirrored) / 2], dim=1)
 
     def _seen(self, image: Tensor) -> Tensor:
-        return self.dropout(F.adaptive_avg_pool2d(self.features(image), 3).flatten(1))
+        features = self.stage3(self.stage2(self.stage1(self.stem(image))))
+        return self.trunk(self.narrow(features).float())
+
+    def take_encoder(self, network: nn.Module) -> None:
+        """Begin with the encoder of a network of `small` of the same channels and blocks."""
+        for name in ("stem", "stage1", "stage2", "stage3"):
+            getattr(self, name).load_state_dict(getattr(network, name).state_dict())
 
     @torch.no_grad()
     def recognise(self, window: EventWindow, camera: Camera, crop: Camera) -> Recognition:
@@ -71,21 +78,6 @@ class Recogniser(nn.Module):
         logits = self(torch.from_numpy(images).to(self.side.weight.device)).cpu()[0]
         hand, right = (float(value) for value in logits.sigmoid())
         return Recognition(hand * right, hand * (1 - right), 1 - hand)
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.body(x))
 
 
 def recogniser_losses(logits: Tensor, shown: Tensor) -> dict[str, Tensor]:
