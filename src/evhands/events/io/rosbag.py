@@ -66,6 +66,8 @@ class RosbagFile(EventFile):
                     if sum(len(part[0]) for part in parts) >= CHUNK_EVENTS:
                         yield _chunk(parts, done / max(total, 1))
                         parts = []
+            except InputError:
+                raise
             except _damage() as error:
                 warn_partial(self.path, f"damaged after {done} messages ({error})", count, done / max(total, 1))
         if parts:
@@ -91,7 +93,9 @@ def open_rosbag(
                 "event_camera_msgs/EventPacket; name it with --topic."
             )
         _, _, data = next(reader.messages([topics[topic]]))
-        found_size = _Decoder(reader, path).size(bytes(data), topics[topic].msgtype)
+        decoder = _Decoder(reader, path)
+        found_size = decoder.size(bytes(data), topics[topic].msgtype)
+        decoder.events(bytes(data), topics[topic].msgtype)  # an unknown encoding is found now
     if not size and not all(found_size):
         raise InputError(
             f"{path} does not say how large the sensor is (its messages have {found_size[0]}x{found_size[1]} pixels). "
@@ -207,10 +211,8 @@ def _array_events(data: bytes, is2: bool) -> Columns:
     if not count:
         return _together([])
     if is2:
-        # Pretend that the first event lies like the others; its x and y, which do not, are put right below.
-        padded = data[: start + 4 * 0] + data[start:]
-        rows = np.frombuffer(padded[start - 2 :] + b"\0\0", _ROS2_EVENT, count)
-        rows = rows.copy()
+        # As if the first event lay like the others; its x and y, which do not, are put right.
+        rows = np.frombuffer(data[start - 2 :] + b"\0", _ROS2_EVENT, count).copy()
         rows["x"][0], rows["y"][0] = struct.unpack_from("<HH", data, start)
     else:
         rows = np.frombuffer(data, _ROS1_EVENT, count, start)
