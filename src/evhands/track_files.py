@@ -137,8 +137,8 @@ def run_track(
     """Track a stream to its end and, where `out` is given, write the files there in one go.
 
     Nothing appears in `out` before all is written: an interruption leaves what was there before. `facts` go into
-    summary.json as they are. Every window goes to the `sinks` with its hands as soon as they are known. Raises InputError
-    where the stream holds no event at all.
+    summary.json as they are. Every window goes to the `sinks` with its hands as soon as they are known. Raises
+    InputError where the stream holds no event at all.
     """
     stride = stride_us or tracker.estimator.input_config.stride_us
     names = [name for name in FILES if out is not None and (video or name != "overlay.mp4")]
@@ -268,9 +268,7 @@ def write_csv(track: Track, path: Path | str) -> None:
 
 
 @contextmanager
-def _overlay(
-    path: Path, tracker: Tracker, stride_us: int, style: OverlayStyle
-) -> Iterator[Sink]:
+def _overlay(path: Path, tracker: Tracker, stride_us: int, style: OverlayStyle) -> Iterator[Sink]:
     """A sink that appends the picture of one window to the video at `path`, at the recording's speed."""
     origin_us: int | None = None
     with video_writer(path, 1e6 / stride_us) as write:

@@ -1,4 +1,4 @@
-"""A webcam as an event camera: frames without end, at the times at which they were taken, through the video's sensor."""
+"""A webcam as an event camera: frames without end, at the times they were taken, through the sensor of `video`."""
 
 from __future__ import annotations
 

@@ -31,8 +31,8 @@ def _driver() -> Any:
         from dv_processing.io import camera
     except ImportError as error:
         raise InputError(
-            f"dv-processing cannot open cameras here ({error}). Wanted version 2 or newer; install it with `pip install "
-            "'dv-processing>=2.0'`."
+            f"dv-processing cannot open cameras here ({error}). Wanted version 2 or newer: "
+            "`pip install 'dv-processing>=2.0'`."
         ) from error
     return camera
 

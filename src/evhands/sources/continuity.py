@@ -69,7 +69,10 @@ def _anchored(clock: Clock, first_us: int, away_us: int | None) -> tuple[Clock, 
         return clock, None
     moved = replace(clock, offset_us=clock.last_us + (away_us or 0) - first_us)
     direction = "back" if step < 0 else "on"
-    return moved, f"its clock was set {direction} by {abs(step) / 1e6:.3f} s; its times are moved to follow those before"
+    return (
+        moved,
+        f"its clock was set {direction} by {abs(step) / 1e6:.3f} s; times are moved to follow those before",
+    )
 
 
 def _ordered(events: Events, clock: Clock) -> Events:

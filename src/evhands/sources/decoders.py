@@ -39,8 +39,8 @@ RECORD = np.dtype([("t_us", "<i8"), ("x", "<u2"), ("y", "<u2"), ("p", "u1"), ("p
 _MAX_FRAME_EVENTS = 16 << 20
 _MAX_HEADER = 1 << 16
 _WANTED = (
-    "Wanted the lines `t x y p` after a comment `# size WIDTHxHEIGHT`, what `evhands stream --to -` writes, or the bytes "
-    "of an .aedat4 file"
+    "Wanted the lines `t x y p` after a comment `# size WIDTHxHEIGHT`, what `evhands stream --to -` writes, or the "
+    "bytes of an .aedat4 file"
 )
 
 
@@ -56,8 +56,10 @@ class Decoder(Protocol):
 
     size: Size | None
     """None until enough has arrived to know it."""
-    ended: bool
-    """Whether the stream may end here: it said so, or nothing is half arrived."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream may end here: it said so, or nothing is half arrived."""
 
     def feed(self, data: bytes) -> list[Events]: ...
 

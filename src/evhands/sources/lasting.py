@@ -31,7 +31,7 @@ class Connection(Protocol):
     def size(self) -> Size: ...
 
     def chunks(self) -> Iterator[Events]:
-        """Events as they come, and empty ones as ticks; returns at the end, raises `SourceLostError` when it is lost."""
+        """Events as they come, and empty ones as ticks; returns at the end, raises `SourceLostError` if it is lost."""
 
     def close(self) -> None: ...
 

@@ -90,7 +90,9 @@ def test_a_round_trip_keeps_every_event(version: int, kind: str, tmp_path: Path)
     # The times of EVT 3.0 are those of the sensor, of 24 bits.
     events = some_events(2000, start_us=0 if kind == "evt3" else START_US)
     make = {"array": lambda e: array(store, version, e)}.get(kind, lambda e: packet(store, version, e, kind))
-    path = write_bag(tmp_path / ("a.bag" if version == 1 else "a"), version, {"/dvs": [*map(make, parts(events))]}, store)
+    path = write_bag(
+        tmp_path / ("a.bag" if version == 1 else "a"), version, {"/dvs": [*map(make, parts(events))]}, store
+    )
     file = open_events(path)
     assert file.size == SIZE and file.details["topic"] == "/dvs"
     assert same(file.read(), events)

@@ -1,8 +1,8 @@
 """ROS 1 bags (.bag) and ROS 2 bags (a folder, or one .mcap or .db3 of it), read with the package rosbags.
 
 Messages: `dvs_msgs/EventArray` (and `prophesee_event_msgs`, which is the same), and `event_camera_msgs/EventPacket` in
-the encodings `mono` and `evt3`. Times are those of the events themselves. Sources: the message definitions, the pages of
-ROS on serialisation, the README of event_camera_msgs.
+the encodings `mono` and `evt3`. Times are those of the events themselves. Sources: the message definitions, the pages
+of ROS on serialisation, the README of event_camera_msgs.
 """
 
 from __future__ import annotations
@@ -74,9 +74,7 @@ class RosbagFile(EventFile):
             yield _chunk(parts, done / max(total, 1))
 
 
-def open_rosbag(
-    path: Path, *, size: Size | None = None, salvage: bool = False, topic: str | None = None
-) -> RosbagFile:
+def open_rosbag(path: Path, *, size: Size | None = None, salvage: bool = False, topic: str | None = None) -> RosbagFile:
     """Open a bag; the topic of events is found by its type, and need be named only where there are several.
 
     Raises InputError where rosbags is missing, the bag cannot be read, or holds no such topic.
@@ -85,7 +83,7 @@ def open_rosbag(
         topics = {c.topic: c for c in reader.connections if _kind(c.msgtype) and c.msgcount}
         if topic is None and len(topics) == 1:
             topic = next(iter(topics))
-        if topic not in topics:
+        if topic is None or topic not in topics:
             others = ", ".join(sorted({f"{c.topic} ({c.msgtype})" for c in reader.connections})) or "none"
             found = f"no topic {topic!r} of events" if topic else f"{len(topics)} topics of events"
             raise InputError(
@@ -102,7 +100,9 @@ def open_rosbag(
             "Wanted a bag with width and height in its messages; convert it to text and give the size there."
         )
     details = {"topic": topic, "type": topics[topic].msgtype}
-    return RosbagFile(path=path, size=size or found_size, format="ROS bag", salvage=salvage, details=details, topic=topic)
+    return RosbagFile(
+        path=path, size=size or found_size, format="ROS bag", salvage=salvage, details=details, topic=topic
+    )
 
 
 def _kind(message_type: str) -> str | None:
@@ -187,7 +187,12 @@ class _Decoder:
         used = 0
         while used < len(words):
             room = min(12 * (len(words) - used), CHUNK_EVENTS) + 2 * kernels.ROOM
-            columns = np.empty(room, np.uint16), np.empty(room, np.uint16), np.empty(room, np.int64), np.empty(room, bool)
+            columns = (
+                np.empty(room, np.uint16),
+                np.empty(room, np.uint16),
+                np.empty(room, np.int64),
+                np.empty(room, bool),
+            )
             step, count, _ = kernels.decode_evt3(words[used:], self._state, *columns, triggers)
             used += step
             x, y, t_us, p = (column[:count] for column in columns)
