@@ -98,8 +98,9 @@ class JsonLines:
 
     def __call__(self, window: EventWindow, hands: Sequence[TrackResult]) -> None:
         if self._file is None:
-            to_screen = self._target == "-"
-            self._file = sys.stdout if to_screen else self._stack.enter_context(open(self._target, "w"))
+            self._file = sys.stdout if self._target == "-" else Path(self._target).open("w")  # noqa: SIM115
+            if self._file is not sys.stdout:
+                self._stack.enter_context(self._file)
         try:
             self._file.write(json.dumps(hands_message(window.end_us, hands)) + "\n")
             self._file.flush()

@@ -89,11 +89,11 @@ class EventServer:
         """To all clients there are now; to none if there is none."""
         if self.clients:
             for start in range(0, len(events), _PACKET_EVENTS):
-                self._deliver(self._clients, _packet(events[start : start + _PACKET_EVENTS]))
+                self._deliver(self._clients, packet(events[start : start + _PACKET_EVENTS]))
 
     def finish(self) -> None:
         """Tell the clients that the stream has come to its end; without it they wait for the server to come back."""
-        self._deliver(self._clients, _packet(Events.empty(self.size)))
+        self._deliver(self._clients, packet(Events.empty(self.size)))
         if self._clients:
             time.sleep(_GRACE_S)
         self._close_clients()
@@ -114,7 +114,8 @@ class EventServer:
                 self._clients.remove(client)
 
 
-def _packet(events: Events) -> bytes:
+def packet(events: Events) -> bytes:
+    """Events (up to some ten thousand; none = the end) as one packet of the protocol."""
     body = event_packet(events)
     return struct.pack("<ii", 0, len(body)) + body
 
