@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 
@@ -69,12 +71,26 @@ def test_seconds_are_read_where_the_columns_say_so() -> None:
     np.testing.assert_array_equal(events.t_us, [500_000, 1_250_000])
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_happens_on_the_way_is_events_or_a_clear_refusal(seed: int, tmp_path) -> None:
+    rng = np.random.default_rng(seed)
+    data = bytearray(framed() if seed % 3 == 0 else written((".aedat4", ".csv")[seed % 2], tmp_path))
+    for position in rng.integers(0, min(len(data), 1200 if seed % 4 else len(data)), 5):
+        data[position] = rng.integers(256)
+    with suppress(MalformedError):
+        decoder = decoder_of(bytes(data[:64]), last=True)
+        assert decoder is not None
+        events = [part for i in range(0, len(data), 500) for part in decoder.feed(bytes(data[i : i + 500]))]
+        assert sum(map(len, events)) <= 2 * len(EVENTS)
+
+
 MALFORMED = {
     "nothing": (b"", "is empty"),
     "binary": (bytes(range(200, 256)), "no known kind"),
     "prose": (b"# size 64x48\nonce upon a time\n", "names its columns|has the line"),
     "no size": (b"100 1 2 1\n", "how large the sensor"),
     "three numbers": (b"# size 64x48\n100 1 2 1\n200 1 2\n", "'200 1 2' after 1 events"),
+    "endless time": (b"# size 64x48\n1e99 1 2 1\n", "too large"),
     "fractions": (b"# size 64x48\n100.5 1 2 1\n", "whole microseconds"),
     "bad frame header": (FRAME_MAGIC + b"large\n", "WIDTHxHEIGHT"),
     "huge frame": (frame_header(SIZE) + b"\xff\xff\xff\xff", "frame of"),

@@ -258,9 +258,11 @@ class LineDecoder:
         x, y, t, p = (rows[:, self._roles[role]] for role in "xytp")
         if self._unit != "s" and not (t == np.floor(t)).all():
             raise MalformedError("has times with fractions. Wanted whole microseconds, or a line of names `t_s x y p`")
+        t = np.rint(t * 1e6 if self._unit == "s" else t)
+        if not (np.abs(t) < 2.0**62).all():
+            raise MalformedError(f"has a time too large to be one, after {self._events} events or more. {_WANTED}")
         self._events += len(rows)
-        t_us = np.rint(t * 1e6 if self._unit == "s" else t).astype(np.int64)
-        return Events(pixel_column(x), pixel_column(y), t_us, polarity_column(p), self.size)
+        return Events(pixel_column(x), pixel_column(y), t.astype(np.int64), polarity_column(p), self.size)
 
 
 def _bytes(block: bytes) -> UInt8[np.ndarray, " n"]:

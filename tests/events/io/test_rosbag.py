@@ -98,6 +98,20 @@ def test_a_round_trip_keeps_every_event(version: int, kind: str, tmp_path: Path)
     assert same(file.read(), events)
 
 
+def test_packets_of_a_real_camera_are_read_as_its_file(shared_path, tmp_path: Path) -> None:
+    """EVT 3.0 words cut anywhere into packets, as a driver sends them: rows, vectors and times go on across them."""
+    path = shared_path("real/evt3-limb/limb.evt3.raw")
+    raw = open_events(path)
+    data, store = np.fromfile(path, np.uint8)[raw.data_start :], store_of(2)
+    cuts = np.linspace(0, len(data) // 2, 200).astype(int) * 2
+    messages = [packet(store, 2, some_events(1), "mono") for _ in cuts[1:]]
+    for message, start, end in zip(messages, cuts[:-1], cuts[1:], strict=True):
+        message.encoding, message.events = "evt3", data[start:end]
+        message.width, message.height = raw.size
+    file = open_events(write_bag(tmp_path / "limb", 2, {"/event_camera/events": messages}, store))
+    assert file.size == raw.size and same(file.read(), raw.read())
+
+
 @pytest.mark.parametrize("frame", ["", "c", "ca", "cam", "came", "davis346"])
 def test_the_name_of_the_frame_does_not_shift_the_events(frame: str, tmp_path: Path) -> None:
     for version in (1, 2):
