@@ -73,7 +73,7 @@ def test_a_stream_that_is_cut_off_is_used_as_far_as_it_goes() -> None:
     ("data", "message"),
     [
         (b"", "is empty"),
-        (b"# size 64x48\n", "before its first event"),
+        (b"# events\n", "before its first event"),
         (b"10 1 2 1", "how large the sensor"),
         (b"\x00\x01\x02\x03" * 50, "no known kind"),
         (b"# size 64x48\n10 1 2 1\n20 64 4 0\n", "event 1 lies at x = 64"),
