@@ -28,6 +28,8 @@ WITHOUT_TORCH = [
     "evhands.hand.open_hand",
     "evhands.hand.raster",
     "evhands.runtime",
+    "evhands.sources",
+    "evhands.sinks",
 ]
 
 

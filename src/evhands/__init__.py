@@ -15,6 +15,7 @@ _PUBLIC = {
     "InputError": "evhands.types",
     "load_hand": "evhands.hand.model",
     "open_events": "evhands.events.io",
+    "open_source": "evhands.sources",
     "read_recording": "evhands.recording",
     "track": "evhands.jobs.track",
 }

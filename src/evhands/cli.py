@@ -60,8 +60,14 @@ COMMANDS = {
     "track": Command(
         "evhands.jobs.track",
         "track_command",
-        "Event recording in, 3D hand poses and an overlay video out.",
+        "Event recording or live source in, 3D hand poses and an overlay video out.",
         "evhands track recording.raw --out poses --camera calib.json",
+    ),
+    "stream": Command(
+        "evhands.jobs.stream",
+        "stream",
+        "Events of any source over the network or a pipe, to other programs.",
+        "evhands stream recording.aedat4 --to tcp://127.0.0.1:7777",
     ),
     "convert": Command(
         "evhands.jobs.convert",

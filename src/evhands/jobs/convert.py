@@ -65,6 +65,7 @@ def convert(
     salvage: bool = False,
     threshold: float = 0.15,
     seed: int = 0,
+    topic: str | None = None,
 ) -> str:
     """Convert an event file to another format, or make events from an ordinary video.
 
@@ -74,13 +75,14 @@ def convert(
     between its frames, a sensor model with a contrast threshold per pixel, at most 346 pixels wide or high.
 
     Args:
-        source: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv ...) or video (.mp4, .avi, .mov, .mkv).
+        source: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv, ROS bag ...) or video (.mp4, .avi, .mov, .mkv).
         target: file to write; one that is there is replaced when all is written.
         size: width and height, as [640, 480]: of the sensor, for files that do not say it; of the events of a video.
         time_unit: unit of the times in text, .npz and foreign HDF5 files; default is to find out.
         salvage: write what is sound of a faulty recording: no events outside the sensor, up to a jump back in time.
         threshold: contrast of an event of a video, as a difference of log intensity.
         seed: seed of the pixels of the sensor model, for a video.
+        topic: topic of a ROS bag that has several of events.
 
     Raises:
         InputError: the source cannot be read, the target cannot be written.
@@ -90,7 +92,7 @@ def convert(
     if recognise(source) == "video":
         counted = _from_video(source, size, threshold, seed)
     else:
-        file = open_events(source, size=size, time_unit=time_unit, salvage=salvage)
+        file = open_events(source, size=size, time_unit=time_unit, salvage=salvage, topic=topic)
         counted = _Counted(file, file.size)
     if target.exists() and source.samefile(target):
         raise InputError(f"Source and target are both {source}. Wanted two names; choose another target.")

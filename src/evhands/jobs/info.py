@@ -18,21 +18,29 @@ from evhands.events.io.summary import GAP_US, PEAK_US, Summary, summarise
 from evhands.types import Size
 
 
-def info(file: Path, *, json: bool = False, size: Size | None = None, time_unit: TimeUnit | None = None) -> Summary:
+def info(
+    file: Path,
+    *,
+    json: bool = False,
+    size: Size | None = None,
+    time_unit: TimeUnit | None = None,
+    topic: str | None = None,
+) -> Summary:
     """Print what is in an event file: sensor, duration, counts, rates, gaps, faults.
 
     The file is read once from end to end as it is, sound or not.
 
     Args:
-        file: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv ...).
+        file: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv, ROS bag ...).
         json: print one JSON object instead of a table.
         size: width and height of the sensor, for files that do not say it, as [640, 480].
         time_unit: unit of the times in text, .npz and foreign HDF5 files; default is to find out.
+        topic: topic of a ROS bag that has several of events.
 
     Raises:
         InputError: the file is missing, of an unknown kind, or damaged beyond reading.
     """
-    summary = summarise(open_events(Path(file), size=size, time_unit=time_unit))
+    summary = summarise(open_events(Path(file), size=size, time_unit=time_unit, topic=topic))
     if json:
         print(json_format.dumps(as_json(summary), indent=2))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,12 +13,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evhands.evaluation import open_method
-from evhands.events.io import open_events, recognise
+from evhands.events.io import recognise
 from evhands.geometry import default_camera, load_camera
 from evhands.hand.model import load_hand
 from evhands.models.checkpoint import ASSETS, read_checkpoint
 from evhands.recording import read_camera
 from evhands.runtime import ExportedEstimator
+from evhands.sinks import open_sinks
+from evhands.sources import file_of, open_source
 from evhands.track_files import FILES, Track, run_track
 from evhands.tracking import PoseEstimator, Tracker, TrackerConfig
 from evhands.types import Camera, Events, EventStream, InputError, Side, Size
@@ -26,7 +29,7 @@ Runtime = Literal["torch", "onnx"]
 
 
 def track(
-    path: Path | str,
+    source: Path | str,
     *,
     model: str = "small",
     camera: Camera | Path | str | None = None,
@@ -40,11 +43,15 @@ def track(
     quiet: bool = True,
     runtime: Runtime = "torch",
     mano: Path | str | None = None,
+    topic: str | None = None,
+    wait: float | None = None,
+    jsonl: str | None = None,
+    serve: str | None = None,
 ) -> Track:
     """Track the hand of a recording and return its poses; with `out`, write them and an overlay video there.
 
     Args:
-        path: event file of any known format, or a video, which is turned into events first.
+        source: event file of any known format, a video, or any other source of `evhands.sources.open_source`.
         model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
         camera: the calibration, or a JSON file of it; None takes the one in the recording, else a stated default.
         side: which hand is seen.
@@ -57,19 +64,23 @@ def track(
         quiet: show no progress bar.
         runtime: what runs the network; with onnx, `model` is a file of `evhands export` and `device` the CPU.
         mano: MANO_RIGHT.pkl, where the checkpoint is of MANO and does not carry it.
+        topic: topic of a ROS bag that has several of events.
+        wait: seconds to wait for a network stream or camera, at the start and each time it is lost; None = 10.
+        jsonl: file to write the hands to as they are found, one line a window; - is standard output.
+        serve: [HOST:]PORT of a WebSocket that sends the same.
 
     Raises:
         InputError: files that cannot be used, recordings without events, unknown models.
     """
-    source = open_source(Path(path), salvage)
-    seen, camera_source = find_camera(camera, source.size, Path(path))
+    stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
+    seen, camera_source = find_camera(camera, stream.size, file_of(source))
     if runtime == "torch":
         tracker = make_tracker(model, seen, side, device, smooth, None if mano is None else Path(mano))
     else:
         tracker = exported_tracker(model, seen, side, smooth)
     if rate is not None and not 1 <= rate <= 1000:
         raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
-    with _progress(source, quiet) as watched:
+    with open_sinks(jsonl, serve, seen, model) as sinks, _progress(stream, quiet) as watched:
         result = run_track(
             tracker,
             watched,
@@ -77,13 +88,14 @@ def track(
             stride_us=None if rate is None else round(1e6 / rate),
             out=None if out is None else Path(out),
             video=video,
-            facts={"file": str(path), "camera": camera_source},
+            sinks=sinks,
+            facts={"file": str(source), "camera": camera_source},
         )
     return result
 
 
 def track_command(
-    file: Path,
+    source: str,
     *,
     out: Path,
     camera: Path | None = None,
@@ -96,14 +108,20 @@ def track_command(
     salvage: bool = False,
     runtime: Runtime = "torch",
     mano: Path | None = None,
-) -> str:
-    """Track the hand of a recording.
+    topic: str | None = None,
+    wait: float | None = None,
+    jsonl: str | None = None,
+    serve: str | None = None,
+) -> str | None:
+    """Track the hand of a recording, a stream or a camera.
 
     Writes to the folder OUT: poses.npz (all arrays, see docs), poses.csv (one row a window: time, confidence, 21
     joints in metres), overlay.mp4 (events with the hand drawn over them) and summary.json.
 
     Args:
-        file: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv ...), or a video, which is turned into events.
+        source: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv, ROS bag ...), or a video, which is turned into
+            events; or - (standard input), tcp://HOST:PORT, unix:/PATH (network streams of dv-processing), camera:
+            (iniVation), webcam: (see docs/sources.md).
         out: folder to write to; made if it is not there.
         camera: calibration as JSON: {"K": 3x3, "distortion": [...], "size": [w, h]}. Without it: the one in the
             recording, else f = 0.95 times the longer side.
@@ -116,9 +134,14 @@ def track_command(
         salvage: read on over times that run backwards and events outside the sensor.
         runtime: what runs the network: torch, or onnx for a file that `evhands export` wrote, named by --model.
         mano: MANO_RIGHT.pkl, where the checkpoint is of MANO and does not carry it.
+        topic: topic of a ROS bag that has several of events.
+        wait: seconds to wait for a network stream or camera, at the start and each time it is lost; default 10.
+        jsonl: write the hands to this file as they are found, one line of JSON a window; - is standard output, and
+            the report then goes to standard error.
+        serve: send the same lines over a WebSocket at [HOST:]PORT; without HOST to this machine only.
     """
     result = track(
-        file,
+        source,
         model=model,
         camera=camera,
         side=side,
@@ -131,8 +154,16 @@ def track_command(
         quiet=False,
         runtime=runtime,
         mano=mano,
+        topic=topic,
+        wait=wait,
+        jsonl=jsonl,
+        serve=serve,
     )
-    return report(result, out, video)
+    text = report(result, out, video)
+    if jsonl == "-":
+        print(text, file=sys.stderr)
+        return None
+    return text
 
 
 def report(result: Track, out: Path, video: bool = True) -> str:
@@ -179,22 +210,13 @@ def exported_tracker(model: str, camera: Camera, side: Side, smooth: bool = True
     return Tracker(estimator, cast(Any, detector), load_hand(estimator.facts.hand, side), camera, config)
 
 
-def open_source(path: Path, salvage: bool = False) -> EventStream:
-    """The events of a recording, or of a video by the simulator's sensor model."""
-    if recognise(path) != "video":
-        return open_events(path, salvage=salvage)
-    from evhands.sim.video import video_to_events
-
-    return video_to_events(path)
-
-
-def find_camera(camera: Camera | Path | str | None, size: Size, path: Path) -> tuple[Camera, str]:
+def find_camera(camera: Camera | Path | str | None, size: Size, path: Path | None) -> tuple[Camera, str]:
     """The camera that was given, else the one in the recording, else the default of its size; and which it is."""
     if isinstance(camera, Camera):
         return camera, "given"
     if camera is not None:
         return load_camera(camera, size), str(camera)
-    recorded = read_camera(path) if recognise(path) == "hdf5" else None
+    recorded = read_camera(path) if path is not None and recognise(path) == "hdf5" else None
     if recorded is not None:
         return recorded, "from the recording"
     return default_camera(size), "default, no calibration given"

@@ -7,7 +7,7 @@ simulator's sensor. Interpolating motion instead of fading was tried on a real h
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -41,37 +41,59 @@ class VideoEvents:
             yield events
 
     def chunks(self) -> Iterator[tuple[Events, float]]:
-        """Events between two frames, and the share of the video that is done."""
-        eye: EventSensor | None = None
-        last_us, last = 0, np.zeros(0, np.float32)
-        for i, light in enumerate(self._frames()):
-            t_us = int(self.frame_times_us[min(i, len(self.frame_times_us) - 1)])
-            share = (i + 1) / len(self.frame_times_us)
-            if eye is None:
-                eye = EventSensor(self.sensor, np.log(light + np.float32(self.sensor.dark)), t_us)
-            elif t_us > last_us:
-                self._fade(eye, last, light, last_us, t_us)
-                yield eye.take(), min(share, 1.0)
-            last_us, last = t_us, light
+        """Events up to a frame (none up to the first), and the share of the video that is done."""
+        for i, events in enumerate(events_of_frames(self._frames(), self.sensor, self.substeps)):
+            share = min((i + 1) / len(self.frame_times_us), 1.0)
+            yield events, share
             if self.progress is not None:
-                self.progress(min(share, 1.0))
+                self.progress(share)
 
-    def _fade(self, eye: EventSensor, before: np.ndarray, after: np.ndarray, start_us: int, end_us: int) -> None:
-        steps = max(round((end_us - start_us) / SUBSTEP_US), 2) if self.substeps == "auto" else self.substeps
-        times = np.unique(np.round(np.linspace(start_us, end_us, min(steps, end_us - start_us) + 1)).astype(np.int64))
-        whole = (0, 0, *self.size)
-        for t_us in times[1:]:
-            share = np.float32((t_us - start_us) / (end_us - start_us))
-            light = before + share * (after - before)
-            eye.expose(np.log(light + np.float32(self.sensor.dark)), whole, int(t_us))
-
-    def _frames(self) -> Iterator[np.ndarray]:
-        with _opened(self.path) as container:
+    def _frames(self) -> Iterator[tuple[int, np.ndarray]]:
+        times = self.frame_times_us
+        with opened(self.path) as container:
             try:
-                for frame in container.decode(video=0):
-                    yield _linear_light(frame, self.size)
+                for i, frame in enumerate(container.decode(video=0)):
+                    yield int(times[min(i, len(times) - 1)]), linear_light(frame, self.size)
             except av.error.FFmpegError as error:
                 warnings.warn(f"{self.path} is damaged ({error}): only what comes before is used.", stacklevel=2)
+
+
+def events_of_frames(
+    frames: Iterable[tuple[int, np.ndarray]], sensor: Sensor, substeps: int | Literal["auto"] = "auto"
+) -> Iterator[Events]:
+    """What the sensor sees of frames (time in us, linear light (height, width)), endless or not: one chunk a frame.
+
+    The first chunk is empty: events lie between two frames. Nothing fires up to a frame that is not later than the one
+    before it.
+    """
+    eye: EventSensor | None = None
+    last_us, last = 0, np.zeros(0, np.float32)
+    for t_us, light in frames:
+        if eye is None:
+            eye = EventSensor(sensor, np.log(light + np.float32(sensor.dark)), t_us)
+            yield Events.empty(sensor.size)
+        elif t_us > last_us:
+            _fade(eye, substeps, (last_us, last), (t_us, light))
+            yield eye.take()
+        else:
+            yield Events.empty(sensor.size)
+        last_us, last = max(t_us, last_us), light
+
+
+def _fade(
+    eye: EventSensor,
+    substeps: int | Literal["auto"],
+    before: tuple[int, np.ndarray],
+    after: tuple[int, np.ndarray],
+) -> None:
+    (start_us, old), (end_us, new) = before, after
+    steps = max(round((end_us - start_us) / SUBSTEP_US), 2) if substeps == "auto" else substeps
+    times = np.unique(np.round(np.linspace(start_us, end_us, min(steps, end_us - start_us) + 1)).astype(np.int64))
+    whole = (0, 0, *eye.sensor.size)
+    for t_us in times[1:]:
+        share = np.float32((t_us - start_us) / (end_us - start_us))
+        light = old + share * (new - old)
+        eye.expose(np.log(light + np.float32(eye.sensor.dark)), whole, int(t_us))
 
 
 def video_to_events(
@@ -95,17 +117,26 @@ def video_to_events(
             f"Found threshold {threshold} and {substeps} sub-steps. Wanted a threshold above 0 and one sub-step or "
             "more, or 'auto'."
         )
-    with _opened(path) as container:
+    with opened(path) as container:
         times, shown = _frame_times(container, path), _shown_size(container, path)
-    if size is None:
-        scale = min(1.0, LONGER_SIDE / max(shown))
-        size = (max(round(shown[0] * scale), 2), max(round(shown[1] * scale), 2))
+    size = size or small_size(shown)
+    return VideoEvents(path, size, video_sensor(size, threshold, seed), substeps, times, progress)
+
+
+def small_size(shown: Size) -> Size:
+    """The shape of a picture with a longer side of at most 346."""
+    scale = min(1.0, LONGER_SIDE / max(shown))
+    return max(round(shown[0] * scale), 2), max(round(shown[1] * scale), 2)
+
+
+def video_sensor(size: Size, threshold: float = 0.15, seed: int = 0) -> Sensor:
+    """The sensor that looks at a video, with pixels drawn from `seed`."""
     config = replace(VIDEO_SENSOR, threshold=(threshold, threshold))
-    sensor = draw_sensor(config, size, np.random.default_rng(seed))
-    return VideoEvents(path, size, sensor, substeps, times, progress)
+    return draw_sensor(config, size, np.random.default_rng(seed))
 
 
-def _opened(path: Path) -> Any:
+def opened(path: Path) -> Any:
+    """A file as a container of PyAV that has a video stream."""
     try:
         container = av.open(str(path))
     except (av.error.FFmpegError, OSError) as error:
@@ -136,6 +167,11 @@ def _shown_size(container: Any, path: Path) -> Size:
     frame = next(container.decode(video=0), None)
     if frame is None:
         raise InputError(f"{path} holds no frame that can be decoded. Wanted a complete video; copy the file again.")
+    return shown_size(frame)
+
+
+def shown_size(frame: Any) -> Size:
+    """Width and height of a frame shown upright."""
     return (frame.height, frame.width) if _quarter_turns(frame) % 2 else (frame.width, frame.height)
 
 
@@ -144,7 +180,7 @@ def _quarter_turns(frame: Any) -> int:
     return round(getattr(frame, "rotation", 0) / 90) % 4
 
 
-def _linear_light(frame: Any, size: Size) -> np.ndarray:
+def linear_light(frame: Any, size: Size) -> np.ndarray:
     """(height, width) float32 in 0..1; 16 bit, because averaging a 1280 pixel wide video down gains fine steps."""
     turns = _quarter_turns(frame)
     width, height = size[::-1] if turns % 2 else size

@@ -15,7 +15,7 @@ from event_recordings import SIZE, Replay, input_error_at_worst, same, some_even
 from evhands.events.io import RecordingWarning, open_events, recognise, write_events
 from evhands.events.io.dialects import roles_of
 from evhands.events.io.hdf5 import EventsWriter
-from evhands.events.io.text import _parse
+from evhands.events.io.text import parse_lines
 from evhands.types import Events, InputError
 
 EVENTS = some_events(400, start_us=5_000_000)
@@ -73,7 +73,7 @@ def test_the_unit_of_time_can_be_said(tmp_path) -> None:
 @example(0.0)
 def test_numbers_are_read_as_python_reads_them(value) -> None:
     for text in (repr(value), f"{value:.6f}", f"{value:+.9e}", str(int(value))):
-        rows, _, bad = _parse(np.frombuffer(f"{text}\n".encode(), np.uint8), 1)
+        rows, _, bad = parse_lines(np.frombuffer(f"{text}\n".encode(), np.uint8), 1)
         assert bad == -1
         # Numbers far below any time or pixel may be read as zero: the scaling by powers of ten underflows there.
         assert rows[0, 0] == pytest.approx(float(text), rel=1e-14, abs=1e-200)

@@ -8,35 +8,33 @@ here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 from xml.etree import ElementTree
 
-import lz4.frame
 import numpy as np
-import zstandard
-from jaxtyping import Bool, Int64, UInt16
-from numba import njit
 
+from evhands.events.io.aedat4_packets import (
+    COMPRESSIONS,
+    MAX_PACKET,
+    PacketError,
+    StreamHeader,
+    decompressor,
+    empty_columns,
+    event_records,
+    parse_header,
+    unpack_events,
+)
 from evhands.events.io.base import EventFile, Frame, Triggers, scan_size
 from evhands.events.io.columns import CHUNK_EVENTS, RawChunk, warn_partial
 from evhands.events.io.flatbuffer import FlatbufferError, Table
 from evhands.types import InputError, Size
 
 MAGIC = b"#!AER-DAT4.0\r\n"
-COMPRESSIONS = ("NONE", "LZ4", "LZ4_HIGH", "ZSTD", "ZSTD_HIGH")
-_MAX_PACKET = 256 << 20
-_EVENT_BYTES = 16
 _CHANNELS = {0: 1, 16: 3, 24: 4}
-
-
-class _PacketError(ValueError):
-    """A packet cannot be decompressed or is not what its stream promises."""
-
-
-_DAMAGE = (_PacketError, FlatbufferError)
+_DAMAGE = (PacketError, FlatbufferError)
 
 
 @dataclass
@@ -60,23 +58,22 @@ class Aedat4File(EventFile):
 
     def raw_chunks(self) -> Iterator[RawChunk]:
         walk = _Walk()
-        chunk = _empty_chunk(CHUNK_EVENTS)
+        chunk = empty_columns(CHUNK_EVENTS)
         filled = total = 0
         for payload in self._payloads(self.event_stream, walk):
             try:
-                start, count = Table.root(payload, b"EVTS", 4).vector(0, _EVENT_BYTES)
+                words = event_records(payload)
             except FlatbufferError as error:
                 walk.damaged.append(str(error))
                 continue
-            words = np.frombuffer(payload, np.uint8, count * _EVENT_BYTES, start).view(np.int64).reshape(count, 2)
             taken = 0
-            while taken < count:
+            while taken < len(words):
                 part = words[taken : taken + CHUNK_EVENTS - filled]
-                _unpack_events(part, filled, *chunk)
+                unpack_events(part, filled, *chunk)
                 taken, filled = taken + len(part), filled + len(part)
                 if filled == CHUNK_EVENTS:
                     yield RawChunk(*chunk, walk.read_fraction)
-                    chunk, total, filled = _empty_chunk(CHUNK_EVENTS), total + filled, 0
+                    chunk, total, filled = empty_columns(CHUNK_EVENTS), total + filled, 0
         if filled:
             x, y, t_us, p = (column[:filled] for column in chunk)
             yield RawChunk(x, y, t_us, p, walk.read_fraction)
@@ -106,7 +103,7 @@ class Aedat4File(EventFile):
         """The decompressed packets of one stream; damage is noted in `walk`."""
         if stream is None:
             return
-        decompress = _decompressor(self.compression)
+        decompress = decompressor(self.compression)
         total = self.path.stat().st_size
         with open(self.path, "rb") as file:
             file.seek(self.packets_start)
@@ -119,7 +116,7 @@ class Aedat4File(EventFile):
                     walk.read_fraction = file.tell() / total
                     try:
                         yield decompress(packed)
-                    except _PacketError as error:
+                    except PacketError as error:
                         walk.damaged.append(str(error))
 
     def _packet_header(self, file: BinaryIO, total: int, walk: _Walk) -> tuple[int, int] | None:
@@ -136,7 +133,7 @@ class Aedat4File(EventFile):
         if len(header) < 8 or (number in self.streams and length > 0 and position + 8 + length > total):
             walk.ending = "it is cut off in the middle of a packet"
             return None
-        if number not in self.streams or not 0 < length <= _MAX_PACKET:
+        if number not in self.streams or not 0 < length <= MAX_PACKET:
             walk.ending = f"it is damaged at byte {position} of {total}"
             return None
         return number, length
@@ -153,124 +150,44 @@ class Aedat4File(EventFile):
 def open_aedat4(path: Path, *, size: Size | None = None, salvage: bool = False) -> Aedat4File:
     """Open an .aedat4 recording; its header must be whole, everything behind it may be damaged."""
     try:
-        compression, table_position, xml, packets_start = _read_header(path)
-        streams, sizes = _describe(xml)
+        header, packets_start = _read_header(path)
     except (FlatbufferError, ElementTree.ParseError, ValueError) as error:
         raise InputError(
             f"{path} begins like an .aedat4 recording, but its header is cut off or damaged ({error}). Wanted a file "
             "with a whole header; copy it again from where it was recorded."
         ) from error
-    events = [number for number, kind in streams.items() if kind == "EVTS"]
-    if not events:
+    streams, number = header.kinds, header.event_stream
+    if number is None:
         kinds = ", ".join(streams.values()) or "none"
         raise InputError(
             f"{path} is an .aedat4 file without an event stream (its streams: {kinds}). Wanted one with events."
         )
     result = Aedat4File(
         path=path,
-        size=size or sizes.get(events[0], (0, 0)),
+        size=size or header.sizes.get(number, (0, 0)),
         format="aedat4",
         salvage=salvage,
-        details={"compression": COMPRESSIONS[compression], "streams": ", ".join(streams.values())},
+        details={"compression": COMPRESSIONS[header.compression], "streams": ", ".join(streams.values())},
         streams=streams,
-        event_stream=events[0],
-        compression=compression,
+        event_stream=number,
+        compression=header.compression,
         packets_start=packets_start,
-        table_position=table_position,
+        table_position=header.table_position,
     )
     if all(result.size):
         return result
     return Aedat4File(**{**vars(result), "size": scan_size(result.raw_chunks(), path)})
 
 
-def _read_header(path: Path) -> tuple[int, int, str, int]:
-    """(compression, position of the closing table, XML, position of the first packet)."""
+def _read_header(path: Path) -> tuple[StreamHeader, int]:
+    """(header, position of the first packet)."""
     with open(path, "rb") as file:
         file.seek(len(MAGIC))
         length = int.from_bytes(file.read(4), "little")
-        data = file.read(min(length, _MAX_PACKET))
+        data = file.read(min(length, MAX_PACKET))
     if not length or len(data) < length:
         raise FlatbufferError(f"{len(data)} of {length} bytes")
-    header = Table.root(data, b"IOHE")
-    compression = header.scalar(0, "i")
-    if not 0 <= compression < len(COMPRESSIONS):
-        raise FlatbufferError(f"unknown compression {compression}")
-    return compression, header.scalar(1, "q", -1), header.text(2), len(MAGIC) + 4 + length
-
-
-def _describe(xml: str) -> tuple[dict[int, str], dict[int, Size]]:
-    """Per stream number its kind (EVTS, FRME, IMUS, TRIG ...) and, where given, its size."""
-    streams, sizes = {}, {}
-    root = ElementTree.fromstring(xml)
-    for node in root.iterfind("./node[@name='outInfo']/node"):
-        number = int(node.get("name", ""))
-        streams[number] = node.findtext("./attr[@key='typeIdentifier']", "")
-        width, height = (int(node.findtext(f"./node/attr[@key='size{axis}']", "0")) for axis in "XY")
-        if 0 < width < 1 << 15 and 0 < height < 1 << 15:
-            sizes[number] = (width, height)
-    return streams, sizes
-
-
-def _decompressor(compression: int) -> Callable[[bytes], bytes]:
-    """A function that unpacks one packet, never to more than `_MAX_PACKET` bytes."""
-    if COMPRESSIONS[compression] == "NONE":
-        return lambda packed: packed
-    if COMPRESSIONS[compression].startswith("LZ4"):
-        return _unpack_lz4
-    return _unpack_zstd
-
-
-def _unpack_lz4(packed: bytes) -> bytes:
-    decoder = lz4.frame.LZ4FrameDecompressor()
-    # LZ4 grows data at most 255-fold; a limit costs time, because the decoder then allocates all of it.
-    limit = _MAX_PACKET if 255 * len(packed) > _MAX_PACKET else -1
-    try:
-        data = decoder.decompress(packed, limit)
-    except (RuntimeError, ValueError, MemoryError, EOFError) as error:
-        raise _PacketError(str(error)) from error
-    if not decoder.eof:
-        raise _PacketError("an LZ4 frame without an end")
-    return bytes(data)
-
-
-def _unpack_zstd(packed: bytes) -> bytes:
-    decoder = zstandard.ZstdDecompressor(max_window_size=_MAX_PACKET)
-    try:
-        size = zstandard.frame_content_size(packed)
-        if 0 <= size <= _MAX_PACKET:
-            return decoder.decompress(packed)
-        parts, left = [], _MAX_PACKET
-        with decoder.stream_reader(packed) as reader:
-            while left > 0 and (part := reader.read(min(left, 1 << 20))):
-                parts.append(part)
-                left -= len(part)
-    except (zstandard.ZstdError, MemoryError) as error:
-        raise _PacketError(str(error)) from error
-    return b"".join(parts)
-
-
-def _empty_chunk(
-    n: int,
-) -> tuple[UInt16[np.ndarray, " n"], UInt16[np.ndarray, " n"], Int64[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    return np.empty(n, np.uint16), np.empty(n, np.uint16), np.empty(n, np.int64), np.empty(n, np.bool_)
-
-
-@njit(cache=True, nogil=True)
-def _unpack_events(
-    words: Int64[np.ndarray, "m 2"],
-    start: int,
-    x: UInt16[np.ndarray, " n"],
-    y: UInt16[np.ndarray, " n"],
-    t_us: Int64[np.ndarray, " n"],
-    p: Bool[np.ndarray, " n"],
-) -> None:
-    """Spread the 16-byte records (int64 time, int16 x, int16 y, bool, padding) over columns from `start` on."""
-    for i in range(len(words)):
-        rest = words[i, 1]
-        t_us[start + i] = words[i, 0]
-        x[start + i] = rest & 0xFFFF
-        y[start + i] = (rest >> 16) & 0xFFFF
-        p[start + i] = (rest >> 32) & 0xFF != 0
+    return parse_header(data), len(MAGIC) + 4 + length
 
 
 def _frame(table: Table, payload: bytes) -> Frame:

@@ -13,10 +13,10 @@ import lz4.frame
 import numpy as np
 
 from evhands.events.io.aedat4 import MAGIC
+from evhands.events.io.aedat4_packets import COMPRESSIONS
 from evhands.types import Events, EventStream, Size
 
 _PACKET_EVENTS = 1 << 14
-_LZ4 = 1
 _RECORD = np.dtype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "<i1"), ("pad", "V3")])
 _TABLE_ENTRY = np.dtype(
     [("vtable", "<i4"), ("stream", "<i4"), ("length", "<i4"), ("position", "<i8"), ("count", "<i8"), ("start", "<i8"),
@@ -25,7 +25,7 @@ _TABLE_ENTRY = np.dtype(
 _XML = """<dv version="2.0">
     <node name="outInfo" path="/outInfo/">
         <node name="0" path="/outInfo/0/">
-            <attr key="compression" type="string">LZ4</attr>
+            <attr key="compression" type="string">{compression}</attr>
             <attr key="originalModuleName" type="string">evhands</attr>
             <attr key="originalOutputName" type="string">events</attr>
             <attr key="typeDescription" type="string">Array of events (polarity ON/OFF).</attr>
@@ -45,29 +45,29 @@ def write_aedat4(path: Path, stream: EventStream) -> None:
     """Write an `EventStream` as .aedat4 with LZ4 packets."""
     entries: list[tuple[int, int, int, int, int]] = []
     with open(path, "wb") as file:
-        file.write(_header(stream.size, 0))
+        file.write(MAGIC + stream_header(stream.size, 0, compression="LZ4"))
         for events in stream:
             for start in range(0, len(events), _PACKET_EVENTS):
                 part = events[start : start + _PACKET_EVENTS]
-                packed = lz4.frame.compress(_event_packet(part), store_size=False)
+                packed = lz4.frame.compress(event_packet(part), store_size=False)
                 entries.append((len(packed), file.tell() + 8, len(part), int(part.t_us[0]), int(part.t_us[-1])))
                 file.write(struct.pack("<ii", 0, len(packed)) + packed)
         table_position = file.tell()
         file.write(lz4.frame.compress(_contents(entries), store_size=False))
         file.seek(0)
-        file.write(_header(stream.size, table_position))
+        file.write(MAGIC + stream_header(stream.size, table_position, compression="LZ4"))
 
 
-def _header(size: Size, table_position: int) -> bytes:
-    """The magic line and the header: compression (field 0), position of the table of contents (1), XML (2)."""
-    text = _XML.format(width=size[0], height=size[1]).encode()
+def stream_header(size: Size, table_position: int = -1, *, compression: str = "NONE") -> bytes:
+    """The header, size first: compression (field 0), position of the table of contents (1; -1 = none), XML (2)."""
+    text = _XML.format(width=size[0], height=size[1], compression=compression).encode()
     vtable = struct.pack("<HHHHHxx", 10, 20, 16, 8, 4)
-    table = struct.pack("<iIqi", len(vtable), 16, table_position, _LZ4)
+    table = struct.pack("<iIqi", len(vtable), 16, table_position, COMPRESSIONS.index(compression))
     string = struct.pack("<I", len(text)) + text + b"\0" * (4 - len(text) % 4)
-    return MAGIC + _size_prefixed(b"IOHE", vtable, table + string)
+    return _size_prefixed(b"IOHE", vtable, table + string)
 
 
-def _event_packet(events: Events) -> bytes:
+def event_packet(events: Events) -> bytes:
     """A table with one field, a vector of 16-byte records, which then begin at byte 32."""
     records = np.zeros(len(events), _RECORD)
     records["t"], records["x"], records["y"], records["p"] = events.t_us, events.x, events.y, events.p

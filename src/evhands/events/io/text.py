@@ -91,11 +91,11 @@ def _header(path: Path) -> tuple[list[str], Size | None, int]:
         while file.tell() < _HEAD_BYTES:
             position = file.tell()
             line = file.readline(_HEAD_BYTES).decode("utf-8", "replace").strip().removeprefix("\ufeff")
-            words = _words(line)
+            words = line_words(line)
             if file.tell() == position:
                 break
             if line.startswith("#") or not line:
-                size = size or _size_in(line)
+                size = size or size_in(line)
                 if len(roles_of(words)[0]) == 4:
                     return words, size, file.tell()
             elif size is None and len(words) == 2 and all(word.isdecimal() for word in words):
@@ -107,13 +107,13 @@ def _header(path: Path) -> tuple[list[str], Size | None, int]:
     return [], size, position
 
 
-def _words(line: str) -> list[str]:
+def line_words(line: str) -> list[str]:
     """The fields of a line; where commas or semicolons part them, blanks belong to names (`time [s]`)."""
     fields = line.lstrip("# ").rstrip(",;")
     return [word.strip() for word in re.split(r"[,;]" if re.search(r"[,;]", fields) else r"\s+", fields)]
 
 
-def _size_in(comment: str) -> Size | None:
+def size_in(comment: str) -> Size | None:
     found = re.search(r"(?:size\D*|\b)(\d{1,5})\s*x\s*(\d{1,5})|size\D*(\d{1,5})\D+(\d{1,5})", comment, re.IGNORECASE)
     pair = [int(text) for text in found.groups() if text] if found else []
     return (pair[0], pair[1]) if len(pair) == 2 and min(pair) > 0 else None
@@ -125,7 +125,7 @@ def _sample(path: Path, start: int, columns: int) -> Float[np.ndarray, "n k"]:
         file.seek(start)
         head = file.read(_HEAD_BYTES)
     head = head[: head.rfind(b"\n") + 1] or head + b"\n"
-    rows, _, bad = _parse(np.frombuffer(head, np.uint8), columns)
+    rows, _, bad = parse_lines(np.frombuffer(head, np.uint8), columns)
     if bad >= 0 and not len(rows):
         line = head[bad:].split(b"\n", 1)[0].decode("utf-8", "replace")[:80]
         raise InputError(
@@ -146,7 +146,7 @@ def _rows(path: Path, start: int, columns: int) -> Iterator[tuple[Float[np.ndarr
             position += len(block)
             last = position >= total
             whole = data if last and data.endswith(b"\n") else data + b"\n" if last else data[: data.rfind(b"\n") + 1]
-            rows, used, bad = _parse(np.frombuffer(whole, np.uint8), columns)
+            rows, used, bad = parse_lines(np.frombuffer(whole, np.uint8), columns)
             done += len(rows)
             yield rows, position
             if bad >= 0 and last and whole.find(b"\n", bad) == len(whole) - 1 and not data.endswith(b"\n"):
@@ -160,7 +160,7 @@ def _rows(path: Path, start: int, columns: int) -> Iterator[tuple[Float[np.ndarr
             rest = data[used:]
 
 
-def _parse(data: UInt8[np.ndarray, " b"], columns: int) -> tuple[Float[np.ndarray, "n k"], int, int]:
+def parse_lines(data: UInt8[np.ndarray, " b"], columns: int) -> tuple[Float[np.ndarray, "n k"], int, int]:
     """(rows, bytes used, where the first bad line begins or -1)."""
     out = np.empty((int(np.count_nonzero(data == 10)), columns))
     count, used, bad = _parse_rows(data, out)

@@ -1,0 +1,152 @@
+"""Serving events to others as dv-processing does, over TCP or a UNIX socket; and replaying them at their own pace."""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from types import TracebackType
+
+import numpy as np
+
+from evhands.events.io.aedat4_writer import event_packet, stream_header
+from evhands.sources.lasting import SourceWarning
+from evhands.sources.network import parse_address
+from evhands.types import Events, EventStream, InputError, Size
+
+_PACKET_EVENTS = 1 << 14
+_STALLED_S = 10.0
+"""A client that takes nothing for so long is dropped."""
+SLICE_US = 2000
+_GRACE_S = 0.5
+"""Readers of dv-processing stop as soon as the connection closes, whatever they have not read yet."""
+
+
+class EventServer:
+    """A server of one event stream: every client gets what is sent from the moment it comes.
+
+    The slowest client sets the pace, so that none misses an event. A context manager; `InputError` where the address
+    cannot be served.
+    """
+
+    def __init__(self, spec: str, size: Size) -> None:
+        self.size = size
+        kind, where = parse_address(spec)
+        self._path = where if isinstance(where, str) else None
+        self._clients: list[socket.socket] = []
+        try:
+            if kind == "tcp":
+                self._listener = socket.create_server(where, backlog=16)
+            else:
+                _remove_dead(str(where))
+                self._listener = socket.socket(socket.AF_UNIX)
+                self._listener.bind(str(where))
+                self._listener.listen(16)
+        except OSError as error:
+            raise InputError(
+                f"Cannot serve at {spec} ({error.strerror or error}). Wanted a free address of this machine; choose "
+                "another port or path."
+            ) from error
+        host = self._listener.getsockname()
+        self.address = f"unix:{where}" if kind == "unix" else f"tcp://{host[0]}:{host[1]}"
+        self._listener.setblocking(False)
+
+    def __enter__(self) -> EventServer:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.close()
+        self._close_clients()
+        if self._path is not None:
+            with suppress(FileNotFoundError):
+                os.unlink(self._path)
+
+    @property
+    def clients(self) -> int:
+        """How many there are now; those who came meanwhile are let in first."""
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except BlockingIOError:
+                return len(self._clients)
+            client.settimeout(_STALLED_S)
+            self._clients.append(client)
+            self._deliver([client], stream_header(self.size))
+
+    def wait(self) -> None:
+        """Until there is a client."""
+        while not self.clients:
+            select.select([self._listener], [], [], 0.2)
+
+    def send(self, events: Events) -> None:
+        """To all clients there are now; to none if there is none."""
+        if self.clients:
+            for start in range(0, len(events), _PACKET_EVENTS):
+                self._deliver(self._clients, packet(events[start : start + _PACKET_EVENTS]))
+
+    def finish(self) -> None:
+        """Tell the clients that the stream has come to its end; without it they wait for the server to come back."""
+        self._deliver(self._clients, packet(Events.empty(self.size)))
+        if self._clients:
+            time.sleep(_GRACE_S)
+        self._close_clients()
+
+    def _close_clients(self) -> None:
+        for client in self._clients:
+            client.close()
+        self._clients.clear()
+
+    def _deliver(self, clients: list[socket.socket], data: bytes) -> None:
+        for client in list(clients):
+            try:
+                client.sendall(data)
+            except OSError as error:
+                if isinstance(error, TimeoutError):
+                    warnings.warn(f"A client took nothing for {_STALLED_S:g} s: dropped.", SourceWarning, stacklevel=2)
+                client.close()
+                self._clients.remove(client)
+
+
+def packet(events: Events) -> bytes:
+    """Events (up to some ten thousand; none = the end) as one packet of the protocol."""
+    body = event_packet(events)
+    return struct.pack("<ii", 0, len(body)) + body
+
+
+def _remove_dead(path: str) -> None:
+    """Remove the socket that a killed server has left; one that still answers stays, and binding to it will fail."""
+    if not os.path.exists(path):
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            os.unlink(path)
+
+
+def paced(stream: EventStream) -> Iterator[Events]:
+    """A recording at its own pace: slices of 2 ms, each as soon as its last event would have been seen."""
+    start_s: float | None = None
+    first_us = 0
+    for events in stream:
+        if len(events) and start_s is None:
+            start_s, first_us = time.monotonic(), int(events.t_us[0])
+        for part in _slices(events):
+            wait_s = (start_s or 0) + (int(part.t_us[-1]) - first_us) / 1e6 - time.monotonic()
+            if wait_s > 0:
+                time.sleep(wait_s)
+            yield part
+
+
+def _slices(events: Events) -> Iterator[Events]:
+    if len(events):
+        edges = np.arange(events.t_us[0], events.t_us[-1], SLICE_US)[1:]
+        bounds = np.unique([0, *np.searchsorted(events.t_us, edges), len(events)])
+        yield from (events[a:b] for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
