@@ -19,6 +19,7 @@ from evhands.geometry import crop_camera
 from evhands.hand.model import HandModel, pose_hand
 from evhands.inputs import InputConfig, filled_window
 from evhands.smoothing import SmoothingConfig
+from evhands.stopwatch import part
 from evhands.types import Camera, Events, EventWindow, HandPose, Prediction, Side
 
 
@@ -250,9 +251,11 @@ def look_at(tracker: Tracker, seen: Seen, box: CropBox, before: Follower | None)
     inputs, camera = tracker.estimator.input_config, tracker.camera
     crop = crop_camera(camera, box.centre_px, box.side_px, inputs.size_px)
     memory = tracker.estimator.initial_state(1) if before is None else before.memory
-    filled = filled_window(seen.window, seen.recent, box, camera, inputs)
+    with part("slicing"):
+        filled = filled_window(seen.window, seen.recent, box, camera, inputs)
     prediction, memory = tracker.estimator.predict(filled, camera, crop, memory, tracker.hand.side)
-    joints = hand_joints(tracker.hand, prediction.pose)
+    with part("hand"):
+        joints = hand_joints(tracker.hand, prediction.pose)
     confidence = float(prediction.confidence) if _sane(joints) else 0.0
     follower = Follower(joints, joints if before is None else before.joints_m, box.side_px, memory, confidence)
     return Look(box, prediction.pose, confidence, follower)
@@ -263,8 +266,9 @@ def detections(tracker: Tracker, window: EventWindow, recent: Events) -> tuple[P
     if len(window.events) < tracker.config.min_events:
         return ()
     inputs = tracker.estimator.input_config
-    filled = filled_window(window, recent, None, tracker.camera, inputs)
-    found = tracker.detector.detect(filled, tracker.camera)
+    with part("detector"):
+        filled = filled_window(window, recent, None, tracker.camera, inputs)
+        found = tracker.detector.detect(filled, tracker.camera)
     return tuple(
         Place(_detected_box(d, inputs.crop_scale, tracker.camera, tracker.config), float(d.confidence)) for d in found
     )

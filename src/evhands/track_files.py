@@ -143,7 +143,7 @@ def run_track(
     stride = stride_us or tracker.estimator.input_config.stride_us
     names = [name for name in FILES if out is not None and (video or name != "overlay.mp4")]
     with ExitStack() as stack:
-        stack.enter_context(_one_thread())
+        stack.enter_context(one_thread())
         paths = {name: stack.enter_context(replacing(Path(out or ".") / name)) for name in names}
         if video and paths:
             sinks = (*sinks, stack.enter_context(_overlay(paths["overlay.mp4"], tracker, stride, style)))
@@ -159,7 +159,7 @@ def run_track(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One window at a time gains little from more threads of torch, and waits long for them on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -225,18 +225,27 @@ def summarise(track: Track) -> dict[str, Any]:
     }
 
 
+COLUMNS = (
+    "t_us", "orientation", "wrist", "joints", "shape", "joints_m", "joints_px", "boxes_px",
+    "confidence", "tracked", "status", "events",
+)  # fmt: skip
+"""The arrays of `Track` with a row a window."""
+CSV_HEADER = ("t_us", "confidence", *(f"{joint}_{axis}" for joint in JOINT_ORDERS["openpose21"] for axis in "xyz"))
+
+
 def save_track(track: Track, path: Path | str) -> None:
     """Write poses.npz: the arrays of `Track` by their names, the camera as K, distortion and size."""
-    camera = track.camera
-    names = (
-        "t_us", "orientation", "wrist", "joints", "shape", "joints_m", "joints_px", "boxes_px",
-        "confidence", "tracked", "status", "events", "side", "hand_model", "model", "seconds",
-    )  # fmt: skip
-    arrays = {name: np.asarray(getattr(track, name)) for name in names}
-    arrays |= {"K": camera.K, "distortion": camera.distortion, "size": np.array(camera.size)}
-    arrays["joint_names"] = np.array(JOINT_ORDERS["openpose21"])
+    arrays = {name: getattr(track, name) for name in COLUMNS} | one_values(track)
     with Path(path).open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, **arrays)
+
+
+def one_values(track: Track) -> dict[str, Any]:
+    """What poses.npz holds once, whatever the number of windows."""
+    camera = track.camera
+    values = {name: np.asarray(getattr(track, name)) for name in ("side", "hand_model", "model", "seconds")}
+    values |= {"K": camera.K, "distortion": camera.distortion, "size": np.array(camera.size)}
+    return values | {"joint_names": np.array(JOINT_ORDERS["openpose21"])}
 
 
 def load_track(path: Path | str) -> Track:
@@ -258,13 +267,17 @@ def load_track(path: Path | str) -> Track:
 
 def write_csv(track: Track, path: Path | str) -> None:
     """Write poses.csv: one row a window: t_us, confidence, then x, y, z in metres of the 21 joints; empty = no hand."""
-    names = [f"{joint}_{axis}" for joint in JOINT_ORDERS["openpose21"] for axis in "xyz"]
     with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["t_us", "confidence", *names])
-        for t_us, confidence, joints in zip(track.t_us, track.confidence, track.joints_m.reshape(-1, 63), strict=True):
-            values = [""] * 63 if np.isnan(joints[0]) else [f"{v:.6f}" for v in joints]
-            writer.writerow([int(t_us), f"{confidence:.4f}", *values])
+        writer.writerow(CSV_HEADER)
+        writer.writerows(csv_rows(track))
+
+
+def csv_rows(track: Track) -> Iterator[list[Any]]:
+    """The rows of poses.csv below its header."""
+    for t_us, confidence, joints in zip(track.t_us, track.confidence, track.joints_m.reshape(-1, 63), strict=True):
+        values = [""] * 63 if np.isnan(joints[0]) else [f"{v:.6f}" for v in joints]
+        yield [int(t_us), f"{confidence:.4f}", *values]
 
 
 @contextmanager

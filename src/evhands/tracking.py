@@ -43,6 +43,7 @@ from evhands.following import (
 )
 from evhands.hand.model import HandModel, pose_hand
 from evhands.smoothing import SmoothingState, smooth_pose
+from evhands.stopwatch import part
 from evhands.types import Events, EventStream, EventWindow, HandMesh, HandPose
 
 __all__ = [
@@ -90,12 +91,13 @@ class TrackerState:
 
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """One window in, one result out; windows come in order of time and may be empty."""
-    recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
-    seen, calm = window, recent
-    if tracker.config.flashes is not None:
-        calm = without_flashes(recent, tracker.config.flashes)
-        if calm is not recent:
-            seen = replace(window, events=calm.between(window.start_us, window.end_us))
+    with part("slicing"):
+        recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
+        seen, calm = window, recent
+        if tracker.config.flashes is not None:
+            calm = without_flashes(recent, tracker.config.flashes)
+            if calm is not recent:
+                seen = replace(window, events=calm.between(window.start_us, window.end_us))
     result, state = _step(tracker, seen, replace(state, recent=calm))
     return replace(result, events=len(window.events)), replace(state, recent=recent)
 
@@ -197,8 +199,10 @@ def _given(
     """The pose of a look, filtered, as the result of a step."""
     pose, smoothing, shown = look.pose, None, look.follower.joints_m
     if tracker.config.smoothing is not None:
-        pose, smoothing = smooth_pose(pose, seen.window.end_us, state.smoothing, tracker.config.smoothing)
-        shown = hand_joints(tracker.hand, pose)
+        with part("smoothing"):
+            pose, smoothing = smooth_pose(pose, seen.window.end_us, state.smoothing, tracker.config.smoothing)
+        with part("hand"):
+            shown = hand_joints(tracker.hand, pose)
     events = len(seen.window.events)
     result = TrackResult(seen.window.end_us, status, look.confidence, events, pose, shown, look.box)
     return result, replace(state, last=result, follower=look.follower, smoothing=smoothing, held_since_us=None)

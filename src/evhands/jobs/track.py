@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 from rich.console import Console
+from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evhands.evaluation import open_method
 from evhands.events.io import recognise
 from evhands.geometry import default_camera, load_camera
 from evhands.hand.model import load_hand
+from evhands.live import EventCount, LiveConfig, LiveReport, TimeStep, Windowing, as_they_come, replayed, run_live
+from evhands.live.writing import TrackWriter
 from evhands.models.checkpoint import ASSETS, read_checkpoint
 from evhands.recording import read_camera
 from evhands.runtime import ExportedEstimator
 from evhands.sinks import open_sinks
 from evhands.sources import file_of, open_source
-from evhands.track_files import FILES, Track, run_track
-from evhands.tracking import PoseEstimator, Tracker, TrackerConfig
-from evhands.types import Camera, Events, EventStream, InputError, Side, Size
+from evhands.track_files import FILES, Sink, Track, one_thread, run_track
+from evhands.tracking import PoseEstimator, Tracker, TrackerConfig, TrackResult
+from evhands.types import Camera, Events, EventStream, EventWindow, InputError, Side, Size
 
 Runtime = Literal["torch", "onnx"]
+GRACE_US = 20_000
+"""Events of a camera or a network are taken to come this late at most, where it must be known that none will come."""
 
 
 def track(
@@ -78,8 +86,7 @@ def track(
         tracker = make_tracker(model, seen, side, device, smooth, None if mano is None else Path(mano))
     else:
         tracker = exported_tracker(model, seen, side, smooth)
-    if rate is not None and not 1 <= rate <= 1000:
-        raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
+    _check_rate(rate)
     with open_sinks(jsonl, serve, seen, model) as sinks, _progress(stream, quiet) as watched:
         result = run_track(
             tracker,
@@ -97,7 +104,7 @@ def track(
 def track_command(
     source: str,
     *,
-    out: Path,
+    out: Path | None = None,
     camera: Path | None = None,
     model: str = "small",
     side: Side = "right",
@@ -112,17 +119,24 @@ def track_command(
     wait: float | None = None,
     jsonl: str | None = None,
     serve: str | None = None,
+    live: bool = False,
+    events_per_window: int | None = None,
+    events_per_hop: int | None = None,
+    behind: float = 50.0,
+    keep_all: bool = False,
+    max_event_rate: float | None = None,
 ) -> str | None:
     """Track the hand of a recording, a stream or a camera.
 
     Writes to the folder OUT: poses.npz (all arrays, see docs), poses.csv (one row a window: time, confidence, 21
-    joints in metres), overlay.mp4 (events with the hand drawn over them) and summary.json.
+    joints in metres), overlay.mp4 (events with the hand drawn over them) and summary.json. With --live (cameras:
+    always) the source sets the pace, and Ctrl-C ends the track and leaves whole files (see docs/live.md).
 
     Args:
         source: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv, ROS bag ...), or a video, which is turned into
             events; or - (standard input), tcp://HOST:PORT, unix:/PATH (network streams of dv-processing), camera:
             (iniVation), webcam: (see docs/sources.md).
-        out: folder to write to; made if it is not there.
+        out: folder to write to; made if it is not there. A live track may go without.
         camera: calibration as JSON: {"K": 3x3, "distortion": [...], "size": [w, h]}. Without it: the one in the
             recording, else f = 0.95 times the longer side.
         model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
@@ -139,7 +153,28 @@ def track_command(
         jsonl: write the hands to this file as they are found, one line of JSON a window; - is standard output, and
             the report then goes to standard error.
         serve: send the same lines over a WebSocket at [HOST:]PORT; without HOST to this machine only.
+        live: track at the pace of the source, a recording at that at which it was made, and pass over windows when
+            there is too much to do; cameras and webcams always are.
+        events_per_window: (live) windows of so many events instead of windows by time.
+        events_per_hop: (live) a window every so many events; default is as many as a window has.
+        behind: (live) milliseconds; a window that has waited longer gives way to the newest one, and is counted.
+        keep_all: (live) pass over no window, however late it gets.
+        max_event_rate: (live) let through so many events a second at most, for sensors of high resolution.
     """
+    if live or str(source).startswith(("camera:", "webcam:")):
+        told = track_live(
+            source, model=model, camera=camera, side=side, rate=rate, device=device, smooth=smooth, out=out,
+            video=video, salvage=salvage, quiet=False, runtime=runtime, mano=mano, topic=topic, wait=wait,
+            jsonl=jsonl, serve=serve, events_per_window=events_per_window, events_per_hop=events_per_hop,
+            behind=None if keep_all else behind, max_event_rate=max_event_rate,
+        )  # fmt: skip
+        return _printed(report_live(told, out, video), jsonl)
+    if events_per_window or events_per_hop or keep_all or max_event_rate is not None:
+        raise InputError(
+            "Windows by count, --keep-all and --max-event-rate are of live tracks. Wanted --live with them."
+        )
+    if out is None:
+        raise InputError("Wanted --out FOLDER for the poses (a track with --live may go without).")
     result = track(
         source,
         model=model,
@@ -159,11 +194,189 @@ def track_command(
         jsonl=jsonl,
         serve=serve,
     )
-    text = report(result, out, video)
-    if jsonl == "-":
-        print(text, file=sys.stderr)
-        return None
-    return text
+    return _printed(report(result, out, video), jsonl)
+
+
+def _printed(text: str, jsonl: str | None) -> str | None:
+    """The report, on standard error where the hands have standard output."""
+    if jsonl != "-":
+        return text
+    print(text, file=sys.stderr)
+    return None
+
+
+def track_live(
+    source: Path | str,
+    *,
+    model: str = "small",
+    camera: Camera | Path | str | None = None,
+    side: Side = "right",
+    rate: float | None = None,
+    device: str = "cpu",
+    smooth: bool = True,
+    out: Path | str | None = None,
+    video: bool = True,
+    salvage: bool = False,
+    quiet: bool = True,
+    runtime: Runtime = "torch",
+    mano: Path | str | None = None,
+    topic: str | None = None,
+    wait: float | None = None,
+    jsonl: str | None = None,
+    serve: str | None = None,
+    events_per_window: int | None = None,
+    events_per_hop: int | None = None,
+    behind: float | None = 50.0,
+    max_event_rate: float | None = None,
+    sinks: Sequence[Sink] = (),
+) -> LiveReport:
+    """Track a source at its own pace, a recording at the pace at which it was made; for as long as it lasts.
+
+    Windows, poses and files are those of `track` as long as nothing is passed over. Memory does not grow: what goes to
+    `out` is written as it comes, and appears at the end, also after Ctrl-C or SIGTERM, which end the track.
+
+    Args:
+        source, model, camera, side, rate, device, smooth, out, salvage, quiet, runtime, mano, topic, wait, jsonl,
+            serve: as in `track`.
+        video: whether overlay.mp4 is written, which a thread draws at 30 pictures a second.
+        events_per_window, events_per_hop: windows of so many events, one every so many, instead of windows by time.
+        behind: milliseconds; a window that has waited longer gives way to the newest one; None = none ever does.
+        max_event_rate: events a second that are let through; None = all.
+        sinks: what else takes every window with its hands.
+
+    Raises:
+        InputError: as `track`.
+    """
+    stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
+    path = file_of(source)
+    seen, camera_source = find_camera(camera, stream.size, path)
+    if runtime == "torch":
+        tracker = make_tracker(model, seen, side, device, smooth, None if mano is None else Path(mano))
+    else:
+        tracker = exported_tracker(model, seen, side, smooth)
+    config = LiveConfig(
+        windowing=_windowing(tracker, rate, events_per_window, events_per_hop),
+        behind_us=None if behind is None else round(1000 * behind),
+        max_event_rate=max_event_rate,
+    )
+    told = LiveReport()
+    facts = {"file": str(source), "camera": camera_source, "model": model, "side": side,
+             "hand_model": tracker.hand.name, "sensor": list(stream.size)}  # fmt: skip
+    with ending_well(), one_thread(), ExitStack() as stack:
+        all_sinks = [*sinks, *stack.enter_context(open_sinks(jsonl, serve, seen, model))]
+        writer = None if out is None else stack.enter_context(TrackWriter(Path(out), tracker, model, video))
+        if writer is not None:
+            all_sinks.append(writer)
+        if not quiet:
+            all_sinks.append(stack.enter_context(StatusLine(told)))
+        pieces = as_they_come(stream, GRACE_US) if path is None else replayed(stream)
+        run_live(tracker, pieces, stream.size, config, all_sinks, told)
+        if not told.windows and not told.interrupted:
+            raise InputError(
+                "The source gave no events. Wanted those of a moving hand; look at it with `evhands info`, or turn the "
+                "camera to something that moves."
+            )
+        if writer is not None:
+            writer.finish({**facts, **told.told()})
+    return told
+
+
+def _windowing(tracker: Tracker, rate: float | None, length: int | None, hop: int | None) -> Windowing | None:
+    """How windows are cut; None = as the network was trained."""
+    _check_rate(rate)
+    if length is None and hop is None:
+        inputs = tracker.estimator.input_config
+        return None if rate is None else TimeStep(inputs.window_us, round(1e6 / rate))
+    if rate is not None:
+        raise InputError("Found --rate beside windows by count. Wanted one of the two; leave one out.")
+    length = length or hop or 0
+    if length < 50 or (hop or length) < 1:
+        raise InputError(f"Found windows of {length} events, one every {hop}. Wanted 50 or more, one every 1 or more.")
+    return EventCount(length, hop or length)
+
+
+def _check_rate(rate: float | None) -> None:
+    if rate is not None and not 1 <= rate <= 1000:
+        raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
+
+
+@contextmanager
+def ending_well() -> Iterator[None]:
+    """SIGTERM ends a track as Ctrl-C does, and a second of either does not stop the files from being written."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def end(number: int, frame: object) -> None:
+        for each in before:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    try:
+        for number in before:
+            signal.signal(number, end)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class StatusLine:
+    """A sink: one line on the terminal, four times a second. A context manager."""
+
+    def __init__(self, told: LiveReport) -> None:
+        self._told = told
+        self._console = Console(stderr=True)
+        self._status = Live("", console=self._console, auto_refresh=False, transient=True)
+        self._next_s, self._windows, self._last_s = 0.0, 0, time.monotonic()
+
+    def __enter__(self) -> StatusLine:
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._console.is_terminal:
+            self._status.stop()
+
+    def __call__(self, window: EventWindow, hands: Sequence[TrackResult]) -> None:
+        now_s = time.monotonic()
+        if not self._console.is_terminal or now_s < self._next_s:
+            return
+        told, hand = self._told, hands[0]
+        rate = (told.windows - self._windows) / max(now_s - self._last_s, 1e-9)
+        self._next_s, self._windows, self._last_s = now_s + 0.25, told.windows, now_s
+        seen = f"{hand.status} {hand.confidence:.2f}" if hand.tracked else "no hand"
+        millions = len(window.events) / max(window.end_us - window.start_us, 1)
+        self._status.update(
+            f"{told.windows:>8} windows  {rate:5.0f}/s  {seen:<14}  {millions:5.2f} M events/s  latency p50 "
+            f"{1000 * told.latency.at(0.5):.1f} ms p99 {1000 * told.latency.at(0.99):.1f} ms  dropped {told.dropped}",
+            refresh=True,
+        )
+
+
+def report_live(told: LiveReport, out: Path | None, video: bool) -> str:
+    """The figures of a live track, for a terminal."""
+    facts = told.told()
+    latency = ", ".join(f"{name} {value:.1f}" for name, value in facts["latency_ms"].items())
+    lines = [
+        ("source", f"{told.events:,} events in {told.seconds:.1f} s"
+                   + (" (ended by hand)" if told.interrupted else "")),
+        ("windows", f"{told.windows}, {told.dropped} dropped, {told.windows / max(told.seconds, 1e-9):.0f} a second"),
+        ("hand found", f"{100 * facts['tracked_share']:.1f} % of them ({100 * facts['held_share']:.1f} % kept while"
+                       " still)"),
+        ("confidence", f"{facts['mean_confidence']:.2f} on average"),
+        ("latency", f"{latency} ms from the last event of a window to its pose"),
+        ("processor", f"{100 * facts['processor_share']:.0f} % of a core"),
+    ]  # fmt: skip
+    for name, count in (("late", told.late), ("lost", told.lost), ("left out", told.thinned)):
+        if count:
+            lines.append((name, f"{count:,} events"))
+    if out is not None:
+        names = [name for name in FILES if video or name != "overlay.mp4"]
+        lines.append(("files", "  ".join(str(out / name) for name in names)))
+    return "\n".join(f"{name:<11} {text}" for name, text in lines)
 
 
 def report(result: Track, out: Path, video: bool = True) -> str:
