@@ -186,6 +186,10 @@ def test_a_socket_that_a_killed_server_left_is_taken_over_and_a_live_one_is_not(
         dead.bind(str(tmp_path / "events.sock"))
     with EventServer(where, SIZE), pytest.raises(InputError, match="Cannot serve"):
         EventServer(where, SIZE)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="Cannot serve"):
+        EventServer(f"unix:{tmp_path / 'notes.txt'}", SIZE)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_paced_recording_takes_its_time_and_loses_nothing() -> None:

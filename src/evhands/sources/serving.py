@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import stat
 import struct
 import time
 import warnings
@@ -120,8 +121,8 @@ def packet(events: Events) -> bytes:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove the socket that a killed server has left; one that still answers stays, and binding to it will fail."""
-    if not os.path.exists(path):
+    """Remove the socket that a killed server has left; one that still answers, or a file, stays: binding will fail."""
+    if not (os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode)):
         return
     with socket.socket(socket.AF_UNIX) as probe:
         try:
