@@ -24,6 +24,7 @@ from rich.progress import track as progress_bar
 
 from evhands.baselines import ConstantPose, fit_constant_pose
 from evhands.boxes import joints_box, sensor_pixels
+from evhands.data.shards import calm_window
 from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
 from evhands.inputs import filled_window
@@ -77,7 +78,8 @@ def score_clip(clip: Clip, tracker: Tracker) -> Scores:
     for row, window in enumerate(windows):
         box = joints_box(truth[row], clip.camera, inputs.crop_scale)
         crop = crop_camera(clip.camera, box.centre_px, box.side_px, inputs.size_px)
-        filled = filled_window(window, clip.events, box, clip.camera, inputs)
+        seen, recent = calm_window(clip.events, window.end_us, inputs)
+        filled = filled_window(seen, recent, box, clip.camera, inputs)
         prediction, memory = tracker.estimator.predict(filled, clip.camera, crop, memory, tracker.hand.side)
         given[row] = hand_joints(tracker.hand, prediction.pose)
     focal = np.full(len(truth), float(clip.camera.K[0, 0]))

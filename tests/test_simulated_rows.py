@@ -10,14 +10,16 @@ import pytest
 import torch
 
 from evhands.cli import main
+from evhands.data.finding import FindingConfig, finding_dtype
 from evhands.data.shards import ShardConfig, write_shard
 from evhands.geometry import project
 from evhands.inputs import OVERVIEW_SIZE
 from evhands.jobs.prepare import prepare
 from evhands.jobs.train import train
+from evhands.models.checkpoint import read_checkpoint
 from evhands.models.detector import hand_in
 from evhands.sim.presets import HOLDING, TrainShares
-from evhands.simulated_rows import ROW_SHARES, RowSeries, StreamedRows, make_clip, make_row
+from evhands.simulated_rows import ROW_SHARES, TWO_HANDS, RowSeries, StreamedRows, finding_clip, make_clip, make_row
 from evhands.types import InputError
 
 SHARD = ShardConfig(windows=6, clips_per_shard=2)
@@ -60,7 +62,7 @@ def test_clips_are_just_long_enough_for_a_row() -> None:
 
 
 def test_a_shard_holds_the_rows_that_are_streamed(tmp_path: Path) -> None:
-    path = write_shard(tmp_path, 0, lambda index: make_clip(SERIES, index, SHARD), SHARD, SERIES.seed)
+    path = write_shard(tmp_path, 0, lambda index: make_row(SERIES, index, SHARD), 2)
     rows = np.load(path)
     for index in range(2):
         assert make_row(SERIES, index, SHARD).tobytes() == rows[index].tobytes()
@@ -81,6 +83,24 @@ def test_too_few_windows_for_the_detector_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--windows 3"):
         prepare(tmp_path / "out", clips=2, val_clips=2, windows=3)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_third_of_the_clips_for_finding_hands_show_two() -> None:
+    series, config = RowSeries(replace(ROW_SHARES, empty=0.3), seed=4), FindingConfig()
+    clips = [finding_clip(series, i, config) for i in range(300)]
+    assert abs(np.mean([clip.side == "both" for clip in clips if not clip.empty]) - TWO_HANDS) < 4 * np.sqrt(0.25 / 200)
+    assert all(clip.side == "right" for clip in clips if clip.empty)
+
+
+@pytest.mark.slow
+def test_what_finds_hands_learns_from_what_is_prepared_for_it(tmp_path: Path) -> None:
+    """One folder for the detector and the recogniser; their checkpoints are read back."""
+    prepare(tmp_path / "data", clips=8, val_clips=8, kind="finding", shares=replace(ROW_SHARES, empty=0.4), seed=2)
+    rows = np.load(tmp_path / "data" / "train" / "shard-00000.npy")
+    assert rows.dtype == finding_dtype(FindingConfig()) and {0, 1, 2} == set(np.unique(rows["shown"]))
+    for recipe in ("detector", "recogniser"):
+        train(tmp_path / recipe, data=[tmp_path / "data"], recipe=recipe, steps=2, images=16)
+        assert read_checkpoint(tmp_path / recipe / "model.pt", wanted=recipe).meta.data["step"] == 2
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,6 +54,16 @@ def inside(events: Events, box: CropBox, camera: Camera) -> np.ndarray:
         edge = distort_points(np.stack([x, y], axis=-1), camera.K, camera.distortion)
         (x0, y0), (x1, y1) = edge.min(axis=0), edge.max(axis=0)
     return (events.x >= x0) & (events.x <= x1) & (events.y >= y0) & (events.y <= y1)
+
+
+def without_boxes(events: Events, boxes: Sequence[CropBox], camera: Camera) -> Events:
+    """The events outside all boxes."""
+    if not boxes:
+        return events
+    gone = np.zeros(len(events), bool)
+    for box in boxes:
+        gone |= inside(events, box, camera)
+    return events[~gone]
 
 
 NOISE_MARGIN = 1.35

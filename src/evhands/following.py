@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 
 from evhands.boxes import CropBox, joints_box, overlap
+from evhands.events.flashes import FlashConfig
 from evhands.geometry import crop_camera
 from evhands.hand.model import HandModel, pose_hand
 from evhands.inputs import InputConfig, filled_window
@@ -75,6 +76,7 @@ class TrackerConfig:
     min_inside: a track ends when less than this share of its crop is in the image.
     max_distance_m: a crop is never smaller than a fist (9 cm) at this distance.
     min_side_px, max_side: smallest crop in pixels, largest as a multiple of the longer image side.
+    flashes: which milliseconds are left out because the light of the whole scene jumps; None = all are looked at.
     smoothing: filter of the poses given out; None gives them as they are. The crop follows the unfiltered ones.
     """
 
@@ -95,6 +97,7 @@ class TrackerConfig:
     min_side_px: float = 24.0
     max_side: float = 2.0
     smoothing: SmoothingConfig | None = field(default_factory=SmoothingConfig)
+    flashes: FlashConfig | None = FlashConfig()
 
 
 @dataclass(frozen=True)

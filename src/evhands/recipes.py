@@ -28,17 +28,19 @@ from evhands.models.detector import (
     image_size,
     place_weights,
 )
+from evhands.models.recogniser import Recogniser, RecogniserConfig, recogniser_losses
 from evhands.models.small import Decoded, SmallConfig, SmallEstimator, SmallOutput
 from evhands.models.small_losses import SmallLossWeights, SmallTarget, small_losses, small_target
 from evhands.processes import Processes
 from evhands.task import LoopConfig, Task, Tensors, on_device_of, quick_bfloat16
+from evhands.types import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(LoopConfig):
-    """A whole run of `small` or the detector."""
+    """A whole run of `small`, the detector or the recogniser."""
 
-    model: SmallConfig | DetectorConfig
+    model: SmallConfig | DetectorConfig | RecogniserConfig
     steps: int = 60_000
     hours: float = 1.5
     learning_rate: float = 1.8e-3
@@ -278,6 +280,74 @@ class DetectorTask(Task):
         }
 
 
+class RecogniserTask(Task):
+    """The recogniser on crops, mirrored left and right at random."""
+
+    model: Recogniser
+    model_name = "recogniser"
+    best_by = "wrong"
+    fields = ("lnes", "shown")
+
+    def __init__(self, config: TrainConfig):
+        super().__init__()
+        assert isinstance(config.model, RecogniserConfig)
+        self.config = config
+        self.model = Recogniser(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def begin_with(self, start: nn.Module) -> None:
+        """Take all weights of a recogniser, or the encoder of `small`."""
+        if not isinstance(start, SmallEstimator):
+            return super().begin_with(start)
+        try:
+            self.model.take_encoder(start.network)
+        except RuntimeError as error:
+            raise InputError(
+                f"The encoder to begin with does not fit: {' '.join(str(error).split())[:300]} Wanted one with the "
+                "channels and blocks of this run; choose another, or set those."
+            ) from error
+
+    def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, None]:
+        looks = pool.take(np.array([0]))["shown"].shape[1]
+        return self.batch(drawn(pool, rng, max(self.config.images // looks, 1)), rng), None
+
+    def batch(self, rows: np.ndarray, rng: np.random.Generator | None = None) -> Tensors:
+        """Crops and what they show, of some rows, augmented where a generator is given."""
+        image = rows["lnes"].reshape(-1, *rows["lnes"].shape[2:]).astype(np.float32) / 255
+        shown = rows["shown"].reshape(-1).copy()
+        if rng is not None:
+            image = augmented(image[:, None], rng, self.config.thinning, self.config.noise)[:, 0]
+            mirrored, swapped = rng.random((2, len(image))) < 0.5
+            image[mirrored] = image[mirrored][..., ::-1]
+            shown[mirrored] = np.array([0, 2, 1])[shown[mirrored]]
+            image[swapped] = image[swapped, ::-1]  # a hand is lighter or darker than what is behind it
+        return {"image": torch.from_numpy(np.ascontiguousarray(image)), "shown": torch.from_numpy(shown)}
+
+    def forward(self, batch: Tensors) -> tuple[Tensors, None]:
+        image = batch["image"]
+        bf16 = quick_bfloat16(image.device) if self.config.bf16 is None else self.config.bf16
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16 and self.model.training):
+            logits = self.model(image.contiguous(memory_format=torch.channels_last))
+        return recogniser_losses(logits.float(), batch["shown"]), None
+
+    @torch.no_grad()
+    def figures(self, model: nn.Module, pool: Pool) -> dict[str, float]:
+        """Shares of single crops: hands not taken for one, false alarms of the others, hands of the wrong side; wrong
+        is the mean of the three."""
+        logits, shown = [], []
+        for rows in row_batches(pool, 32):
+            batch = self.batch(rows)
+            logits.append(model(on_device_of(model, batch)["image"]).cpu())
+            shown.append(batch["shown"])
+        said, what = torch.cat(logits) > 0, torch.cat(shown)
+        hand = what > 0
+        shares = {
+            "missed": 1 - float(said[hand, 0].float().mean()),
+            "false_alarms": float(said[~hand, 0].float().mean()),
+            "wrong_side": float((said[hand, 1] != (what[hand] == 1)).float().mean()),
+        }
+        return shares | {"wrong": sum(shares.values()) / 3}
+
+
 def row_batches(pool: Pool, size: int) -> Iterator[np.ndarray]:
     """All rows of a pool in order."""
     for first in range(0, len(pool), size):
@@ -295,8 +365,15 @@ def detector_recipe() -> TrainConfig:
     return TrainConfig(model=DetectorConfig(), weights=weights, steps=8000, hours=0.25, images=48)
 
 
+def recogniser_recipe() -> TrainConfig:
+    """The recogniser on the crops of `evhands prepare --kind finding`."""
+    weights = {"hand": 1.0, "side": 1.0}
+    return TrainConfig(model=RecogniserConfig(), weights=weights, steps=20000, hours=0.5, images=48)
+
+
 RECIPES: dict[str, tuple[Callable[[], Any], type[Task]]] = {
     "small": (small_recipe, SmallTask),
     "detector": (detector_recipe, DetectorTask),
+    "recogniser": (recogniser_recipe, RecogniserTask),
 }
 """Recipe name -> (its configuration, its task)."""

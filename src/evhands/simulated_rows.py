@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from evhands.data.finding import FindingConfig, HandsClip, finding_row
 from evhands.data.shards import LabelledClip, ShardConfig, numbered_row, row_dtype
 from evhands.sim.config import ClipConfig
 from evhands.sim.generate import simulate_clip
@@ -79,6 +80,28 @@ class MemoryRows:
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         return self.rows[indices]
+
+
+TWO_HANDS = 0.35
+"""Share of the clips with hands that show two."""
+
+
+def finding_clip(series: RowSeries, index: int, config: FindingConfig) -> ClipConfig:
+    """Clip `index` of a series for those who look for hands: a right hand, none, or both hands; just long enough."""
+    drawn = series.clip(index, ShardConfig(inputs=config.inputs, windows=config.windows))
+    rng = np.random.default_rng((series.seed, index, 11))
+    if drawn.empty or rng.random() >= TWO_HANDS:
+        return drawn
+    return replace(drawn, side="both")
+
+
+def make_finding_row(series: RowSeries, index: int, config: FindingConfig) -> np.ndarray:
+    """The row of clip `index` for the detector and the recogniser, as `evhands prepare --kind finding` writes it."""
+    kind = finding_clip(series, index, config)
+    clip = simulate_clip(kind, series.seed, index)
+    hands = () if kind.empty else tuple((truth.pose.side, truth.joints_m) for truth in clip.hands)
+    row_clip = HandsClip(clip.events, clip.camera, clip.label_t_us, hands)
+    return finding_row(row_clip, config, np.random.default_rng((series.seed, index, 7)))
 
 
 class StreamedRows:

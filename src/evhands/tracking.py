@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 
 from evhands.boxes import NOISE_MARGIN, CropBox, events_inside, noise_density, overlap, recent_events
+from evhands.events.flashes import without_flashes
 from evhands.events.windows import windows_by_time
 from evhands.following import (
     Detection,
@@ -90,7 +91,12 @@ class TrackerState:
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """One window in, one result out; windows come in order of time and may be empty."""
     recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
-    result, state = _step(tracker, window, replace(state, recent=recent))
+    seen, calm = window, recent
+    if tracker.config.flashes is not None:
+        calm = without_flashes(recent, tracker.config.flashes)
+        if calm is not recent:
+            seen = replace(window, events=calm.between(window.start_us, window.end_us))
+    result, state = _step(tracker, seen, replace(state, recent=calm))
     return replace(result, events=len(window.events)), replace(state, recent=recent)
 
 

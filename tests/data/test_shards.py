@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evhands.data.shards import LabelledClip, ShardConfig, ShardPool, clip_row, drawn, row_dtype, write_shard
+from evhands.data.shards import (
+    LabelledClip,
+    ShardConfig,
+    ShardPool,
+    clip_row,
+    drawn,
+    numbered_row,
+    row_dtype,
+    write_shard,
+)
 from evhands.geometry import crop_camera, default_camera, project
 from evhands.types import Events, HandPose, InputError
 
@@ -28,6 +37,10 @@ def clip(index: int = 0) -> LabelledClip:
     values = [np.zeros((4, 3)), joints[:, 0], np.zeros((4, 15, 3)), np.ones((4, 10))]
     pose = HandPose("right", *(v.astype(np.float32) for v in values))
     return LabelledClip(events, CAMERA, t_us, pose, joints.astype(np.float32))
+
+
+def row(index: int) -> np.ndarray:
+    return numbered_row(clip(index), CONFIG, 5, index)
 
 
 def test_rows_are_reproducible_and_jitter_follows_the_seed():
@@ -60,11 +73,11 @@ def test_images_are_those_of_the_preprocessing_path():
 def test_a_growing_folder(tmp_path):
     pool = ShardPool(tmp_path)
     assert len(pool) == 0
-    path = write_shard(tmp_path, 0, clip, CONFIG, 5)
+    path = write_shard(tmp_path, 0, row, 2)
     before = path.read_bytes()
     assert pool.refresh() == 2
-    write_shard(tmp_path, 1, clip, CONFIG, 5)
-    assert write_shard(tmp_path, 0, lambda i: pytest.fail("made again"), CONFIG, 5).read_bytes() == before
+    write_shard(tmp_path, 1, row, 2)
+    assert write_shard(tmp_path, 0, lambda i: pytest.fail("made again"), 2).read_bytes() == before
     assert pool.refresh() == 4
     rows = pool.take(np.array([3, 0]))
     assert rows[0].tobytes() == clip_row(clip(3), CONFIG, np.random.default_rng((5, 3, 7))).tobytes()
@@ -98,3 +111,9 @@ def test_folders_of_unlike_clips_are_one_pool_in_the_fields_they_share(tmp_path)
     assert abs(short.mean() - 0.5) < 4 * np.sqrt(0.25 / 400), "every folder is drawn from equally often"
     with pytest.raises(InputError, match="--windows"):
         ShardPool(*folders)
+
+
+def test_rows_of_another_kind_are_refused_by_what_they_lack(tmp_path):
+    some_shards(tmp_path / "poses", ShardConfig(windows=7), [1])
+    with pytest.raises(InputError, match="without shown.*--kind finding"):
+        ShardPool(tmp_path / "poses", fields=("lnes", "shown"))

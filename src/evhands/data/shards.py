@@ -15,11 +15,12 @@ from typing import Protocol
 import numpy as np
 
 from evhands.boxes import CropBox
+from evhands.events.flashes import without_flashes
 from evhands.events.windows import window_at
 from evhands.files import replacing
 from evhands.geometry import crop_camera, project
 from evhands.inputs import FILLED, OVERVIEW_SIZE, InputConfig, crop_inputs, filled_window, overview, overview_camera
-from evhands.types import Camera, Events, HandPose, InputError
+from evhands.types import Camera, Events, EventWindow, HandPose, InputError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +73,13 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     """One clip as a row of `row_dtype`: windows end at its last `windows` labels; crops jittered by `rng`."""
     row = np.zeros((), row_dtype(config))
     last = np.arange(len(clip.label_t_us) - config.windows, len(clip.label_t_us))
-    windows = [window_at(clip.events, int(t), config.inputs.window_us) for t in clip.label_t_us[last]]
+    seen = [calm_window(clip.events, int(t), config.inputs) for t in clip.label_t_us[last]]
     joints = clip.joints_m[last]
     boxes = _jittered_boxes(project(joints, clip.camera.K), config, rng)
     crops = [crop_camera(clip.camera, box.centre_px, box.side_px, config.inputs.size_px) for box in boxes]
     filled = [
-        filled_window(window, clip.events, box, clip.camera, config.inputs)
-        for window, box in zip(windows, boxes, strict=True)
+        filled_window(window, recent, box, clip.camera, config.inputs)
+        for (window, recent), box in zip(seen, boxes, strict=True)
     ]
     images = crop_inputs(filled, clip.camera, crops, config.inputs)
     row["lnes"] = np.ceil(images["lnes"] * 255)
@@ -88,12 +89,20 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     row["rotvecs"] = clip.pose.joints[last]
     row["shape"] = clip.pose.shape[last[-1]]
     row["turned"] = clip.turned
-    row["events"] = [len(w.events) for w in windows]
+    row["events"] = [len(window.events) for window, _ in seen]
     for k, i in enumerate(rng.choice(config.windows, config.overviews, replace=False)):
-        seen = filled_window(windows[i], clip.events, None, clip.camera, config.inputs)
-        row["overview"][k] = np.ceil(overview(seen, clip.camera)[0] * 255)
-        row["box"][k] = _overview_box(project(joints[i], clip.camera.K), clip.camera)
+        window, recent = seen[i]
+        whole = filled_window(window, recent, None, clip.camera, config.inputs)
+        row["overview"][k] = np.ceil(overview(whole, clip.camera)[0] * 255)
+        row["box"][k] = overview_box(project(joints[i], clip.camera.K), clip.camera)
     return row
+
+
+def calm_window(events: Events, end_us: int, inputs: InputConfig) -> tuple[EventWindow, Events]:
+    """The window that ends there and the events of the last `longest_us`, as a tracker sees them: without flashes."""
+    recent = without_flashes(window_at(events, end_us, max(inputs.longest_us, inputs.window_us)).events)
+    start_us = end_us - inputs.window_us
+    return EventWindow(recent.between(start_us, end_us), start_us, end_us), recent
 
 
 def numbered_row(clip: LabelledClip, config: ShardConfig, seed: int, index: int) -> np.ndarray:
@@ -113,24 +122,21 @@ def _jittered_boxes(joints_px: np.ndarray, config: ShardConfig, rng: np.random.G
     return boxes
 
 
-def _overview_box(joints_px: np.ndarray, camera: Camera) -> np.ndarray:
+def overview_box(joints_px: np.ndarray, camera: Camera) -> np.ndarray:
+    """Centre x, y and extent (3,) of joints in the pixels of the small picture of the whole image."""
     scale = overview_camera(camera).K[0, 0] / camera.K[0, 0]
     points = (joints_px + 0.5) * scale - 0.5
     low, high = points.min(axis=0), points.max(axis=0)
     return np.array([*((low + high) / 2), (high - low).max()])
 
 
-def write_shard(
-    folder: Path, number: int, make_clip: Callable[[int], LabelledClip], config: ShardConfig, seed: int
-) -> Path:
-    """Make shard `number`: clips number * n .. (number + 1) * n - 1 of the seed. A shard that is there is kept."""
+def write_shard(folder: Path, number: int, make_row: Callable[[int], np.ndarray], clips: int) -> Path:
+    """Make shard `number`: the rows of the clips number * clips .. (number + 1) * clips - 1. One that is there is
+    kept."""
     path = folder / f"shard-{number:05d}.npy"
     if path.exists():
         return path
-    first = number * config.clips_per_shard
-    rows = np.empty(config.clips_per_shard, row_dtype(config))
-    for i in range(config.clips_per_shard):
-        rows[i] = numbered_row(make_clip(first + i), config, seed, first + i)
+    rows = np.stack([make_row(index) for index in range(number * clips, (number + 1) * clips)])
     with replacing(path) as temporary, open(temporary, "wb") as file:
         np.save(file, rows)
     return path
@@ -171,6 +177,13 @@ class ShardPool:
         for path in (path for folder in self.folders for path in sorted(folder.glob("shard-*.npy"))):
             if path not in self._shards:
                 shard = np.load(path, mmap_mode="r")
+                missing = set(self.fields or ()) - set(shard.dtype.names or ())
+                if missing:
+                    raise InputError(
+                        f"{path} holds rows without {' and '.join(sorted(missing))}. Wanted those that the recipe "
+                        "learns from: `evhands prepare` makes them with --kind poses for small, --kind finding for "
+                        "detector and recogniser."
+                    )
                 if self._shards and self._kind(shard) != self._kind(next(iter(self._shards.values()))):
                     raise InputError(
                         f"{path} holds other rows than the shards before it. Wanted folders that `evhands prepare` "

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evhands import __version__
-from evhands.data.shards import LabelledClip, ShardConfig, write_shard
+from evhands.data.finding import FindingConfig
+from evhands.data.shards import ShardConfig, write_shard
 from evhands.files import replacing
 from evhands.sim.presets import TrainShares
-from evhands.simulated_rows import ROW_SHARES, VALIDATION_SUBJECTS, RowSeries, make_clip
+from evhands.simulated_rows import ROW_SHARES, VALIDATION_SUBJECTS, RowSeries, finding_clip, make_finding_row, make_row
 from evhands.types import InputError
+
+Kind = Literal["poses", "finding"]
+Rows = ShardConfig | FindingConfig
 
 
 def prepare(
@@ -24,7 +30,8 @@ def prepare(
     clips: int = 10_000,
     val_clips: int = 192,
     shares: TrainShares = ROW_SHARES,
-    windows: int = ShardConfig.windows,
+    windows: int | None = None,
+    kind: Kind = "poses",
     seed: int = 0,
     workers: int = 1,
 ) -> None:
@@ -38,14 +45,17 @@ def prepare(
         clips: training clips of about 2 s each (a thirtieth of a second a window).
         val_clips: validation clips of the same mixture.
         shares: what the clips show: --shares.free, --shares.holding, --shares.video ...
-        windows: windows a clip. The detector, which looks at single ones, learns more from many short clips (6) than
-            from few long ones, and from some without a hand (--shares.empty 0.15).
+        windows: windows a clip; 56 when left out, 6 for finding, which looks at single ones.
+        kind: poses, for the recipe small; or finding, for detector and recogniser: short clips with one hand or two, or
+            none (--shares.empty 0.3), and crops of hands and of what is none.
         seed: clip i is a function of (seed, i) alone.
         workers: processes; one a core.
     """
-    if windows < (least := ShardConfig.overviews):
-        raise InputError(f"Found --windows {windows}. Wanted {least} or more: the detector learns from so many a clip.")
-    config, series = ShardConfig(windows=windows), RowSeries(shares, seed)
+    config: Rows = ShardConfig() if kind == "poses" else FindingConfig()
+    config = replace(config, windows=windows or config.windows)
+    if config.windows < (least := ShardConfig.overviews):
+        raise InputError(f"Found --windows {windows}. Wanted {least} or more, from which so many pictures are drawn.")
+    series = RowSeries(shares, seed)
     jobs = [("val", k) for k in range(_shards(val_clips, config))] + [
         ("train", k) for k in range(_shards(clips, config))
     ]
@@ -59,13 +69,14 @@ def prepare(
     print(f"Wrote {len(jobs)} shards to {out}. Next: evhands train RUN --data {out}")
 
 
-def _shards(clips: int, config: ShardConfig) -> int:
+def _shards(clips: int, config: Rows) -> int:
     return -(-clips // config.clips_per_shard)
 
 
-def _write_card(out: Path, config: ShardConfig, series: RowSeries) -> None:
+def _write_card(out: Path, config: Rows, series: RowSeries) -> None:
+    first = finding_clip(series, 0, config) if isinstance(config, FindingConfig) else series.clip(0, config)
     card = {
-        "shares": asdict(series.shares), "first_clip": asdict(series.clip(0, config)), "shards": asdict(config),
+        "shares": asdict(series.shares), "first_clip": asdict(first), "shards": asdict(config),
         "seed": series.seed, "validation_subjects": VALIDATION_SUBJECTS, "evhands": __version__,
     }  # fmt: skip
     with replacing(out / "card.json") as temporary:
@@ -78,13 +89,11 @@ class _Job:
 
     folder: Path
     number: int
-    config: ShardConfig
+    config: Rows
     series: RowSeries
 
 
-def _made(
-    jobs: list[tuple[str, int]], out: Path, config: ShardConfig, series: RowSeries, workers: int
-) -> Iterator[Path]:
+def _made(jobs: list[tuple[str, int]], out: Path, config: Rows, series: RowSeries, workers: int) -> Iterator[Path]:
     splits = {"train": series, "val": series.held_out()}
     todo = [_Job(out / split, number, config, splits[split]) for split, number in jobs]
     if workers == 1:
@@ -99,7 +108,9 @@ def _shard(job: _Job) -> Path:
 
     torch.set_num_threads(1)
 
-    def make(index: int) -> LabelledClip:
-        return make_clip(job.series, index, job.config)
+    def make(index: int) -> np.ndarray:
+        if isinstance(job.config, FindingConfig):
+            return make_finding_row(job.series, index, job.config)
+        return make_row(job.series, index, job.config)
 
-    return write_shard(job.folder, job.number, make, job.config, job.series.seed)
+    return write_shard(job.folder, job.number, make, job.config.clips_per_shard)

@@ -27,10 +27,14 @@ from evhands.training import ALL_RECIPES, TrainData, launched, shards
 from evhands.training import train as run
 from evhands.types import InputError
 
+RecipeName = Literal[
+    "small", "detector", "recogniser", "flow", "supervised", "semi", "small-flow", "small-supervised", "small-semi"
+]
 VALIDATION_CLIPS, FIRST_CLIPS = 64, 128
 _NEXT = {
     "small": " Try it: evhands track RECORDING --out DIR --model MODEL",
     "detector": "",
+    "recogniser": "",
     "flow": " Next: evhands train RUN --recipe supervised --data DIR --from MODEL",
     "supervised": " Next: evhands train RUN --recipe semi --data DIR --from MODEL",
     "semi": "",
@@ -45,8 +49,7 @@ def train(
     *,
     data: list[Path] | None = None,
     simulate: int = 0,
-    recipe: Literal["small", "detector", "flow", "supervised", "semi", "small-flow", "small-supervised", "small-semi"]
-    | None = None,
+    recipe: RecipeName | None = None,
     published: list[Path] | None = None,
     start: str | None = None,
     labels: float | None = None,
@@ -68,9 +71,9 @@ def train(
 ) -> None:
     """Train a model: `small` and the detector on clips, the three stages of a network on recordings.
 
-    The recipes small and detector learn from the shards that `evhands prepare` makes (they may still be growing), or
-    while simulating; flow, supervised and semi (the paper's network), or small-flow, small-supervised and small-semi,
-    one after the other, from folders of recordings of several subjects.
+    The recipes small, detector and recogniser learn from the shards that `evhands prepare` makes (they may still be
+    growing), or while simulating; flow, supervised and semi (the paper's network), or small-flow, small-supervised
+    and small-semi, one after the other, from folders of recordings of several subjects.
 
     The same command goes on where it stopped (OUT/last.pt, saved every few minutes). Follow it with
     `tensorboard --logdir OUT` or in OUT/log.csv.
@@ -175,6 +178,9 @@ def _without_effect(told: PublishedConfig) -> Iterator[str]:
 def _read_start(start: str, recipe: str) -> nn.Module:
     """The model to begin with: ours, or a published checkpoint."""
     path = checkpoint_path(start)
+    if recipe == "recogniser":  # its encoder may be that of small
+        found = read_checkpoint(path)
+        return found.model if found.name == "small" else read_checkpoint(path, wanted="recogniser").model
     if path.suffix != ".ckpt" or _model_of(recipe) != "paper":
         return read_checkpoint(path, wanted=_model_of(recipe)).model
     found = load_published(path)
@@ -205,6 +211,11 @@ def _check_source(config: Any, folders: Sequence[Path] | None, simulate: int, st
             raise InputError(
                 "Wanted either --data FOLDER (of `evhands prepare`) or --simulate PROCESSES, one of the two."
             )
+        if simulate > 0 and isinstance(config.model, RecogniserConfig):
+            raise InputError(
+                "The recogniser learns from crops with and without hands, which --simulate does not make. Wanted "
+                "--data FOLDER of `evhands prepare FOLDER --kind finding`."
+            )
         return
     if not folders or simulate > 0:
         raise InputError(
@@ -214,7 +225,7 @@ def _check_source(config: Any, folders: Sequence[Path] | None, simulate: int, st
     for folder in folders:
         if any((folder / "train").glob("shard-*.npy")):
             raise InputError(
-                f"{folder} holds shards of `evhands prepare`, which the recipes small and detector learn from. Wanted "
+                f"{folder} holds shards of `evhands prepare`, which small, detector and recogniser learn from. Wanted "
                 f"recordings for the stage {config.stage}; choose another folder or recipe."
             )
     if start is None and builds_on_flow(config):

@@ -33,6 +33,7 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "flow": ("evhands.models.flow", "FlowConfig", "FlowNet"),
     "small": ("evhands.models.small", "SmallConfig", "SmallEstimator"),
     "detector": ("evhands.models.detector", "DetectorConfig", "Detector"),
+    "recogniser": ("evhands.models.recogniser", "RecogniserConfig", "Recogniser"),
 }
 """Model name -> (module, config class, model class); imported when used. A model is built as `Model(config)`."""
 
@@ -122,7 +123,7 @@ def checkpoint_path(name_or_path: Path | str) -> Path:
     shipped = ASSETS / f"{name_or_path}.pt"
     path = shipped if shipped.exists() else Path(name_or_path)
     if not path.exists():
-        names = sorted(p.stem for p in ASSETS.glob("*.pt") if p.stem != "detector")
+        names = sorted(p.stem for p in ASSETS.glob("*.pt") if p.stem not in ("detector", "recogniser"))
         raise InputError(
             f"There is no model {str(name_or_path)!r}: wanted one that ships with evhands "
             f"({', '.join(names) or 'none'}) or the path of a checkpoint. Check the name."

@@ -185,6 +185,18 @@ class _Recall(nn.Module):
         return x_TBC + self.out(remembered), state[0]
 
 
+def encoder_stages(channels: tuple[int, int, int], blocks: tuple[int, int, int]) -> tuple[nn.Sequential, ...]:
+    """The encoder (stem, stage1, stage2, stage3): two channels of a crop -> maps of a quarter, an eighth, a sixteenth
+    of its side."""
+    c1, c2, c3 = channels
+    return (
+        nn.Sequential(nn.PixelUnshuffle(2), _conv(8, c1, 3, 2)),
+        nn.Sequential(*[_Block(c1) for _ in range(blocks[0])]),
+        nn.Sequential(_conv(c1, c2, 3, 2), *[_Block(c2) for _ in range(blocks[1])]),
+        nn.Sequential(_conv(c2, c3, 3, 2), *[_Block(c3) for _ in range(blocks[2])]),
+    )
+
+
 class SmallNetwork(nn.Module):
     """The convolutional part of `small`: images and memory in, `SmallOutput` and memory out."""
 
@@ -192,11 +204,8 @@ class SmallNetwork(nn.Module):
         super().__init__()
         c1, c2, c3 = config.channels
         self.config = config
-        self.stem = nn.Sequential(nn.PixelUnshuffle(2), _conv(8, c1, 3, 2))
+        self.stem, self.stage1, self.stage2, self.stage3 = encoder_stages(config.channels, config.blocks)
         self.flow = _FlowBranch(config.inputs.voxel_bins, c1) if config.flow else None
-        self.stage1 = nn.Sequential(*[_Block(c1) for _ in range(config.blocks[0])])
-        self.stage2 = nn.Sequential(_conv(c1, c2, 3, 2), *[_Block(c2) for _ in range(config.blocks[1])])
-        self.stage3 = nn.Sequential(_conv(c2, c3, 3, 2), *[_Block(c3) for _ in range(config.blocks[2])])
         self.memory = _ConvGRU(c3, config.memory)
         d = config.decoder
         self.up3 = _conv(config.memory + c3, c2, 1)

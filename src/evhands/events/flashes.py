@@ -1,0 +1,62 @@
+"""Flashes: when the light of the whole scene jumps, nearly every pixel fires within milliseconds, and what moves is
+drowned. Such milliseconds can be told by where their events lie: everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+
+from evhands.types import Events
+
+BIN_US = 1000
+_GRID = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlashConfig:
+    """When a millisecond counts as a flash: half of the 8 x 8 cells of the image hold `ratio` times as many events as
+    usual (in the quieter third of the milliseconds that are given), and at least `least` a pixel. Its neighbours, in
+    which a flash begins and fades, count from half of both on."""
+
+    ratio: float = 6.0
+    least: float = 0.004
+
+
+def without_flashes(events: Events, config: FlashConfig = FlashConfig()) -> Events:
+    """The events but for those of flashes; the events given (a few hundred milliseconds) say what is usual.
+
+    A hand that begins to move, however fast, is no flash, since it fills few cells; a background that moves all the
+    time is none, since it is usual. The same array comes back where there is no flash. No more than half of the time
+    can be a flash.
+    """
+    if len(events) < 64:
+        return events
+    width, height = events.size
+    first = int(events.t_us[0]) // BIN_US
+    bins = int(events.t_us[-1]) // BIN_US - first + 1
+    if bins > 100_000 or len(events) < config.least * width * height:
+        return events
+    counts = np.zeros((bins, _GRID * _GRID), np.int32)
+    _count(events.x, events.y, events.t_us, first, width, height, counts)
+    middle = np.median(counts, axis=1)
+    least = max(config.ratio * float(np.quantile(middle, 1 / 3)), config.least * width * height / _GRID**2)
+    flash = middle >= least
+    if not flash.any():
+        return events
+    near = middle >= least / 2
+    for _ in range(8):  # as far as it fades, but no further
+        grown = flash.copy()
+        grown[1:] |= flash[:-1]
+        grown[:-1] |= flash[1:]
+        flash = flash | (grown & near)
+    return events[~flash[events.t_us // BIN_US - first]]
+
+
+@njit(cache=True, nogil=True)
+def _count(x, y, t_us, first, width, height, counts):
+    for i in range(len(x)):
+        cell = (np.int64(y[i]) * 8 // height) * 8 + np.int64(x[i]) * 8 // width
+        counts[t_us[i] // 1000 - first, cell] += 1
