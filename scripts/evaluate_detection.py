@@ -26,7 +26,7 @@ from evhands.boxes import CropBox, events_inside, joints_box, noise_density
 from evhands.events.windows import window_at
 from evhands.geometry import project
 from evhands.inputs import filled_window
-from evhands.jobs.track import make_tracker
+from evhands.live.making import make_tracker
 from evhands.models.checkpoint import read_checkpoint
 from evhands.recording import read_recording
 from evhands.sim.generate import Clip

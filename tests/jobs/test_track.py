@@ -14,6 +14,7 @@ from evhands.geometry import default_camera
 from evhands.hand.model import load_hand
 from evhands.inputs import InputConfig
 from evhands.jobs import track as job
+from evhands.live import making
 from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
 from evhands.models.encoder import EncoderConfig
 from evhands.models.flow import FlowConfig
@@ -24,7 +25,7 @@ from evhands.types import Camera, Events, HandPose, InputError, Prediction
 
 SIZE = (120, 90)
 HAND = load_hand("open")
-REAL_MAKE_TRACKER = job.make_tracker
+REAL_MAKE_TRACKER = making.make_tracker
 UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
 
 
@@ -80,7 +81,7 @@ def _fake_networks(monkeypatch) -> None:
     def make(model, camera, side, device, smooth=True, mano=None):
         return tracker(camera)
 
-    monkeypatch.setattr(job, "make_tracker", make)
+    monkeypatch.setattr(making, "make_tracker", make)
 
 
 def write_recording(path, events: Events) -> None:

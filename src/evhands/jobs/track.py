@@ -3,37 +3,25 @@
 from __future__ import annotations
 
 import json
-import signal
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Protocol, cast
 
 from rich.console import Console
-from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from evhands.evaluation import open_method
-from evhands.events.io import recognise
-from evhands.geometry import default_camera, load_camera
-from evhands.hand.model import load_hand
 from evhands.live import EventCount, LiveConfig, LiveReport, TimeStep, Windowing, as_they_come, replayed, run_live
+from evhands.live.making import GRACE_US, Runtime, make_any_tracker
+from evhands.live.telling import StatusLine, ending_well, report_live
 from evhands.live.writing import TrackWriter
-from evhands.models.checkpoint import ASSETS, read_checkpoint
-from evhands.recording import read_camera
-from evhands.runtime import ExportedEstimator
+from evhands.recording import find_camera
 from evhands.sinks import open_sinks
 from evhands.sources import file_of, open_source
 from evhands.track_files import FILES, Sink, Track, one_thread, run_track
-from evhands.tracking import PoseEstimator, Tracker, TrackerConfig, TrackResult
-from evhands.types import Camera, Events, EventStream, EventWindow, InputError, Side, Size
-
-Runtime = Literal["torch", "onnx"]
-GRACE_US = 20_000
-"""Events of a camera or a network are taken to come this late at most, where it must be known that none will come."""
+from evhands.tracking import Tracker
+from evhands.types import Camera, Events, EventStream, InputError, Side
 
 
 def track(
@@ -82,10 +70,7 @@ def track(
     """
     stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
     seen, camera_source = find_camera(camera, stream.size, file_of(source))
-    if runtime == "torch":
-        tracker = make_tracker(model, seen, side, device, smooth, None if mano is None else Path(mano))
-    else:
-        tracker = exported_tracker(model, seen, side, smooth)
+    tracker = make_any_tracker(model, seen, side, runtime, device, smooth, None if mano is None else Path(mano))
     _check_rate(rate)
     with open_sinks(jsonl, serve, seen, model) as sinks, _progress(stream, quiet) as watched:
         result = run_track(
@@ -250,10 +235,7 @@ def track_live(
     stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
     path = file_of(source)
     seen, camera_source = find_camera(camera, stream.size, path)
-    if runtime == "torch":
-        tracker = make_tracker(model, seen, side, device, smooth, None if mano is None else Path(mano))
-    else:
-        tracker = exported_tracker(model, seen, side, smooth)
+    tracker = make_any_tracker(model, seen, side, runtime, device, smooth, None if mano is None else Path(mano))
     config = LiveConfig(
         windowing=_windowing(tracker, rate, events_per_window, events_per_hop),
         behind_us=None if behind is None else round(1000 * behind),
@@ -300,85 +282,6 @@ def _check_rate(rate: float | None) -> None:
         raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
 
 
-@contextmanager
-def ending_well() -> Iterator[None]:
-    """SIGTERM ends a track as Ctrl-C does, and a second of either does not stop the files from being written."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def end(number: int, frame: object) -> None:
-        for each in before:
-            signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    try:
-        for number in before:
-            signal.signal(number, end)
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-class StatusLine:
-    """A sink: one line on the terminal, four times a second. A context manager."""
-
-    def __init__(self, told: LiveReport) -> None:
-        self._told = told
-        self._console = Console(stderr=True)
-        self._status = Live("", console=self._console, auto_refresh=False, transient=True)
-        self._next_s, self._windows, self._last_s = 0.0, 0, time.monotonic()
-
-    def __enter__(self) -> StatusLine:
-        if self._console.is_terminal:
-            self._status.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._console.is_terminal:
-            self._status.stop()
-
-    def __call__(self, window: EventWindow, hands: Sequence[TrackResult]) -> None:
-        now_s = time.monotonic()
-        if not self._console.is_terminal or now_s < self._next_s:
-            return
-        told, hand = self._told, hands[0]
-        rate = (told.windows - self._windows) / max(now_s - self._last_s, 1e-9)
-        self._next_s, self._windows, self._last_s = now_s + 0.25, told.windows, now_s
-        seen = f"{hand.status} {hand.confidence:.2f}" if hand.tracked else "no hand"
-        millions = len(window.events) / max(window.end_us - window.start_us, 1)
-        self._status.update(
-            f"{told.windows:>8} windows  {rate:5.0f}/s  {seen:<14}  {millions:5.2f} M events/s  latency p50 "
-            f"{1000 * told.latency.at(0.5):.1f} ms p99 {1000 * told.latency.at(0.99):.1f} ms  dropped {told.dropped}",
-            refresh=True,
-        )
-
-
-def report_live(told: LiveReport, out: Path | None, video: bool) -> str:
-    """The figures of a live track, for a terminal."""
-    facts = told.told()
-    latency = ", ".join(f"{name} {value:.1f}" for name, value in facts["latency_ms"].items())
-    lines = [
-        ("source", f"{told.events:,} events in {told.seconds:.1f} s"
-                   + (" (ended by hand)" if told.interrupted else "")),
-        ("windows", f"{told.windows}, {told.dropped} dropped, {told.windows / max(told.seconds, 1e-9):.0f} a second"),
-        ("hand found", f"{100 * facts['tracked_share']:.1f} % of them ({100 * facts['held_share']:.1f} % kept while"
-                       " still)"),
-        ("confidence", f"{facts['mean_confidence']:.2f} on average"),
-        ("latency", f"{latency} ms from the last event of a window to its pose"),
-        ("processor", f"{100 * facts['processor_share']:.0f} % of a core"),
-    ]  # fmt: skip
-    for name, count in (("late", told.late), ("lost", told.lost), ("left out", told.thinned)):
-        if count:
-            lines.append((name, f"{count:,} events"))
-    if out is not None:
-        names = [name for name in FILES if video or name != "overlay.mp4"]
-        lines.append(("files", "  ".join(str(out / name) for name in names)))
-    return "\n".join(f"{name:<11} {text}" for name, text in lines)
-
-
 def report(result: Track, out: Path, video: bool = True) -> str:
     """The figures of a track that was written to `out`, for a terminal."""
     facts = json.loads((out / "summary.json").read_text())
@@ -397,42 +300,6 @@ def report(result: Track, out: Path, video: bool = True) -> str:
     if not result.tracked.any():
         lines.append(("note", "no hand was found; is one in view, near enough (0.3 to 1 m) and moving?"))
     return "\n".join(f"{name:<11} {text}" for name, text in lines)
-
-
-def make_tracker(
-    model: str, camera: Camera, side: Side, device: str, smooth: bool = True, mano: Path | None = None
-) -> Tracker:
-    """The networks of a model on a device, with the hand of the wanted side."""
-    method = open_method(model, mano, device)
-    config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
-    hand = method.hand.to("cpu")
-    return Tracker(
-        cast(PoseEstimator, method.estimator),
-        cast(Any, method.detector),
-        hand if hand.side == side else hand.mirrored(),
-        camera,
-        config,
-    )
-
-
-def exported_tracker(model: str, camera: Camera, side: Side, smooth: bool = True) -> Tracker:
-    """The tracker with an exported file as its estimator; detector and filtered hand still run in torch."""
-    estimator = ExportedEstimator(model)
-    detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
-    config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
-    return Tracker(estimator, cast(Any, detector), load_hand(estimator.facts.hand, side), camera, config)
-
-
-def find_camera(camera: Camera | Path | str | None, size: Size, path: Path | None) -> tuple[Camera, str]:
-    """The camera that was given, else the one in the recording, else the default of its size; and which it is."""
-    if isinstance(camera, Camera):
-        return camera, "given"
-    if camera is not None:
-        return load_camera(camera, size), str(camera)
-    recorded = read_camera(path) if path is not None and recognise(path) == "hdf5" else None
-    if recorded is not None:
-        return recorded, "from the recording"
-    return default_camera(size), "default, no calibration given"
 
 
 _SLICE = 50_000

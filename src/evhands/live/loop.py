@@ -12,6 +12,7 @@ import numpy as np
 from evhands.events.windows import window_at
 from evhands.live.cutting import Cutter, Due, EventCount, TimeStep, Windowing
 from evhands.live.reading import Piece, RateLimiter, Reader
+from evhands.stopwatch import part
 from evhands.track_files import Sink
 from evhands.tracking import Tracker, TrackerState, TrackResult, step
 from evhands.types import Events, Size
@@ -141,7 +142,9 @@ def run_live(
                     cutter.finish()
                 while cutter.due():
                     overdue = config.behind_us is not None and cutter.behind_us() > config.behind_us
-                    state = _track(tracker, cutter.take(newest=overdue), state, sinks, report)
+                    with part("slicing"):
+                        due = cutter.take(newest=overdue)
+                    state = _track(tracker, due, state, sinks, report)
                     report.dropped, report.late = cutter.dropped, cutter.late
                     if not ended:
                         more, ended = reader.take(0.0)

@@ -96,7 +96,7 @@ class RateLimiter:
             return events
         end_us, most = int(events.t_us[-1]), self.events_per_s * 0.05
         passed_us = end_us - (int(events.t_us[0]) if self._last_us is None else self._last_us)
-        saved = most if self._last_us is None else min(self._credit, most)
+        saved = min(self._credit, most)
         self._credit, self._last_us = saved + passed_us * self.events_per_s / 1e6, end_us
         allowed = min(int(self._credit), len(events))
         self._credit -= allowed
