@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -14,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evhands.live import EventCount, LiveConfig, LiveReport, TimeStep, Windowing, as_they_come, replayed, run_live
 from evhands.live.making import GRACE_US, Runtime, make_any_tracker
+from evhands.live.page import LivePage, mesher
 from evhands.live.telling import StatusLine, ending_well, report_live
 from evhands.live.writing import TrackWriter
 from evhands.recording import find_camera
@@ -110,6 +112,9 @@ def track_command(
     behind: float = 50.0,
     keep_all: bool = False,
     max_event_rate: float | None = None,
+    view: bool = False,
+    view_at: str = "127.0.0.1:8080",
+    view_keep: bool = True,
 ) -> str | None:
     """Track the hand of a recording, a stream or a camera.
 
@@ -145,13 +150,17 @@ def track_command(
         behind: (live) milliseconds; a window that has waited longer gives way to the newest one, and is counted.
         keep_all: (live) pass over no window, however late it gets.
         max_event_rate: (live) let through so many events a second at most, for sensors of high resolution.
+        view: show events and hands in a browser while it runs; a recording is then played at its own pace.
+        view_at: [HOST:]PORT of that page; 0.0.0.0:8080 lets other machines look, too.
+        view_keep: leave the page there when the source has ended, until Ctrl-C.
     """
-    if live or str(source).startswith(("camera:", "webcam:")):
+    if live or view or str(source).startswith(("camera:", "webcam:")):
         told = track_live(
             source, model=model, camera=camera, side=side, rate=rate, device=device, smooth=smooth, out=out,
             video=video, salvage=salvage, quiet=False, runtime=runtime, mano=mano, topic=topic, wait=wait,
             jsonl=jsonl, serve=serve, events_per_window=events_per_window, events_per_hop=events_per_hop,
-            behind=None if keep_all else behind, max_event_rate=max_event_rate,
+            behind=None if keep_all else behind, max_event_rate=max_event_rate, view_at=view_at if view else None,
+            view_keep=view_keep,
         )  # fmt: skip
         return _printed(report_live(told, out, video), jsonl)
     if events_per_window or events_per_hop or keep_all or max_event_rate is not None:
@@ -213,6 +222,8 @@ def track_live(
     events_per_hop: int | None = None,
     behind: float | None = 50.0,
     max_event_rate: float | None = None,
+    view_at: str | None = None,
+    view_keep: bool = False,
     sinks: Sequence[Sink] = (),
 ) -> LiveReport:
     """Track a source at its own pace, a recording at the pace at which it was made; for as long as it lasts.
@@ -227,6 +238,8 @@ def track_live(
         events_per_window, events_per_hop: windows of so many events, one every so many, instead of windows by time.
         behind: milliseconds; a window that has waited longer gives way to the newest one; None = none ever does.
         max_event_rate: events a second that are let through; None = all.
+        view_at: [HOST:]PORT of a page that shows events and hands in a browser while it runs; None = no page.
+        view_keep: leave the page there when the source has ended, until Ctrl-C.
         sinks: what else takes every window with its hands.
 
     Raises:
@@ -244,7 +257,11 @@ def track_live(
     told = LiveReport()
     facts = {"file": str(source), "camera": camera_source, "model": model, "side": side,
              "hand_model": tracker.hand.name, "sensor": list(stream.size)}  # fmt: skip
-    with ending_well(), one_thread(), ExitStack() as stack:
+    with ending_well(), one_thread(), ExitStack() as outer, ExitStack() as stack:
+        if view_at is not None:
+            page = outer.enter_context(LivePage(view_at, seen, mesher(tracker.hand), told))
+            print(f"look at {page.url}", file=sys.stderr, flush=True)
+            sinks = [*sinks, page]
         all_sinks = [*sinks, *stack.enter_context(open_sinks(jsonl, serve, seen, model))]
         writer = None if out is None else stack.enter_context(TrackWriter(Path(out), tracker, model, video))
         if writer is not None:
@@ -260,6 +277,11 @@ def track_live(
             )
         if writer is not None:
             writer.finish({**facts, **told.told()})
+        stack.close()
+        if view_at is not None and view_keep and not told.interrupted:
+            print("the source has ended; the page stays until Ctrl-C", file=sys.stderr, flush=True)
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
     return told
 
 
