@@ -1,9 +1,9 @@
 """The pose of a hand at any microsecond, from its poses at some: between them along the shortest turns, and a little
 ahead of the last one.
 
-Between two poses every rotation turns at a constant angular velocity (spherical interpolation) and the wrist moves in a
-straight line; ahead of the last pose the motion of the last two goes on, for `AHEAD_US` at most. All "differences" of
-rotations are taken in the frame of the earlier one, so that turning the camera turns the poses and changes nothing else.
+Between two poses every rotation turns at a constant angular velocity (spherical interpolation) and the wrist moves in
+a straight line; ahead of the last pose the motion of the last two goes on, for `AHEAD_US` at most. All "differences" of
+rotations are taken in the frame of the earlier one, so that turning the camera turns the poses, and nothing else.
 """
 
 from __future__ import annotations
@@ -58,4 +58,8 @@ def _turned(
     """Rotation vectors a share of the way from start to end; shares above 1 go on at the same angular velocity."""
     first = Rotation.from_rotvec(start.reshape(-1, 3))
     step = (first.inv() * Rotation.from_rotvec(end.reshape(-1, 3))).as_rotvec()
-    return (first * Rotation.from_rotvec(step * np.repeat(share, start.shape[1])[:, None])).as_rotvec().reshape(start.shape)
+    return (
+        (first * Rotation.from_rotvec(step * np.repeat(share, start.shape[1])[:, None]))
+        .as_rotvec()
+        .reshape(start.shape)
+    )

@@ -19,7 +19,6 @@ from scipy.spatial.transform import Rotation
 
 from evhands.types import HandPose
 
-
 Smooth = Literal["one-euro", "kalman", "off"]
 
 
