@@ -77,7 +77,7 @@ class Stream:
 
 @pytest.fixture(autouse=True)
 def _fake_networks(monkeypatch) -> None:
-    def make(model, camera, side, device, smooth=True, mano=None):
+    def make(model, camera, hands, device, smooth="one-euro", mano=None):
         return tracker(camera)
 
     monkeypatch.setattr(job, "make_tracker", make)

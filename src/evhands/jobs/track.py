@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -20,12 +21,15 @@ from evhands.models.checkpoint import ASSETS, read_checkpoint
 from evhands.recording import read_camera
 from evhands.runtime import ExportedEstimator
 from evhands.sinks import open_sinks
+from evhands.smoothing import SMOOTHING, Smooth
 from evhands.sources import file_of, open_source
 from evhands.track_files import FILES, Track, run_track
-from evhands.tracking import PoseEstimator, Tracker, TrackerConfig
+from evhands.tracking import HandRecogniser, PoseEstimator, Tracker, TrackerConfig
 from evhands.types import Camera, Events, EventStream, InputError, Side, Size
 
 Runtime = Literal["torch", "onnx"]
+Hands = Literal["right", "left", "any", "both", "auto"]
+DEFAULT_HANDS: Hands = "right"
 
 
 def track(
@@ -33,10 +37,10 @@ def track(
     *,
     model: str = "small",
     camera: Camera | Path | str | None = None,
-    side: Side = "right",
+    hands: Hands = DEFAULT_HANDS,
     rate: float | None = None,
     device: str = "cpu",
-    smooth: bool = True,
+    smooth: Smooth | bool = "one-euro",
     out: Path | str | None = None,
     video: bool = True,
     salvage: bool = False,
@@ -54,10 +58,11 @@ def track(
         source: event file of any known format, a video, or any other source of `evhands.sources.open_source`.
         model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
         camera: the calibration, or a JSON file of it; None takes the one in the recording, else a stated default.
-        side: which hand is seen.
+        hands: right or left: one hand, taken for one of that side. any: one hand, whose side is found. both: up to two,
+            whose sides are found. auto: both where a recogniser of sides ships with evhands, else right.
         rate: poses a second; None is what the model was trained for.
         device: torch device of the network.
-        smooth: pass the poses through a light filter.
+        smooth: the filter that the poses pass through: one-euro (also True), kalman, or off (also False).
         out: folder to write poses.npz, poses.csv, overlay.mp4 and summary.json to; None writes nothing.
         video: whether overlay.mp4 is among them.
         salvage: read on over times that run backwards and events outside the sensor.
@@ -75,9 +80,9 @@ def track(
     stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
     seen, camera_source = find_camera(camera, stream.size, file_of(source))
     if runtime == "torch":
-        tracker = make_tracker(model, seen, side, device, smooth, None if mano is None else Path(mano))
+        tracker = make_tracker(model, seen, hands, device, smooth, None if mano is None else Path(mano))
     else:
-        tracker = exported_tracker(model, seen, side, smooth)
+        tracker = exported_tracker(model, seen, hands, smooth)
     if rate is not None and not 1 <= rate <= 1000:
         raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
     with open_sinks(jsonl, serve, seen, model) as sinks, _progress(stream, quiet) as watched:
@@ -100,10 +105,10 @@ def track_command(
     out: Path,
     camera: Path | None = None,
     model: str = "small",
-    side: Side = "right",
+    hands: Hands = DEFAULT_HANDS,
     rate: float | None = None,
     video: bool = True,
-    smooth: bool = True,
+    smooth: Smooth = "one-euro",
     device: str = "cpu",
     salvage: bool = False,
     runtime: Runtime = "torch",
@@ -126,10 +131,12 @@ def track_command(
         camera: calibration as JSON: {"K": 3x3, "distortion": [...], "size": [w, h]}. Without it: the one in the
             recording, else f = 0.95 times the longer side.
         model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
-        side: which hand is seen.
+        hands: right or left: one hand, taken for one of that side. any: one hand, whose side is found. both: up to two,
+            whose sides are found. auto: both where a recogniser of sides ships with evhands, else right.
         rate: poses a second; default is what the model was trained for.
         video: write overlay.mp4.
-        smooth: pass the poses through a light filter.
+        smooth: the filter that the poses pass through: one-euro (smooth when still, quick when moving), kalman (follows
+            steady motion without lag) or off.
         device: torch device of the network, such as cpu or cuda.
         salvage: read on over times that run backwards and events outside the sensor.
         runtime: what runs the network: torch, or onnx for a file that `evhands export` wrote, named by --model.
@@ -144,7 +151,7 @@ def track_command(
         source,
         model=model,
         camera=camera,
-        side=side,
+        hands=hands,
         rate=rate,
         device=device,
         smooth=smooth,
@@ -176,7 +183,9 @@ def report(result: Track, out: Path, video: bool = True) -> str:
         ("recording", f"{facts['events']:,} events, {width}x{height}, poses over {span:.2f} s"),
         ("camera", f"{facts['camera']}, f = {result.camera.K[0, 0]:.0f} px"),
         ("hand found", f"{100 * facts['tracked_share']:.1f} % of {facts['windows']} windows"
-                       f" ({100 * facts['held_share']:.1f} % kept while still)"),
+                       f" ({100 * facts['holding_share']:.1f} % kept while still)"),
+        *((_name(i), f"id {h['id']}, {h['side']}, in {h['windows']} windows") for i, h in enumerate(facts["hands"][:12])
+          if len(facts["hands"]) > 1),
         ("confidence", f"{facts['mean_confidence']:.2f} on average"),
         ("speed", f"{facts['poses_per_second']:.0f} poses/s with model {result.model} (crop, network, hand)"),
         ("files", "  ".join(str(out / name) for name in names)),
@@ -186,28 +195,55 @@ def report(result: Track, out: Path, video: bool = True) -> str:
     return "\n".join(f"{name:<11} {text}" for name, text in lines)
 
 
+def _name(row: int) -> str:
+    return "hands" if row == 0 else ""
+
+
 def make_tracker(
-    model: str, camera: Camera, side: Side, device: str, smooth: bool = True, mano: Path | None = None
+    model: str,
+    camera: Camera,
+    hands: Hands,
+    device: str,
+    smooth: Smooth | bool = "one-euro",
+    mano: Path | None = None,
 ) -> Tracker:
-    """The networks of a model on a device, with the hand of the wanted side."""
+    """The networks of a model on a device, with the hands that are wanted."""
     method = open_method(model, mano, device)
-    config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
     hand = method.hand.to("cpu")
-    return Tracker(
-        cast(PoseEstimator, method.estimator),
-        cast(Any, method.detector),
-        hand if hand.side == side else hand.mirrored(),
-        camera,
-        config,
-    )
+    estimator = cast(PoseEstimator, method.estimator)
+    return _with_hands(Tracker(estimator, cast(Any, method.detector), hand, camera, _config(smooth)), hands, device)
 
 
-def exported_tracker(model: str, camera: Camera, side: Side, smooth: bool = True) -> Tracker:
+def exported_tracker(model: str, camera: Camera, hands: Hands, smooth: Smooth | bool = "one-euro") -> Tracker:
     """The tracker with an exported file as its estimator; detector and filtered hand still run in torch."""
     estimator = ExportedEstimator(model)
     detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
-    config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
-    return Tracker(estimator, cast(Any, detector), load_hand(estimator.facts.hand, side), camera, config)
+    hand = load_hand(estimator.facts.hand)
+    return _with_hands(Tracker(estimator, cast(Any, detector), hand, camera, _config(smooth)), hands, "cpu")
+
+
+def _config(smooth: Smooth | bool) -> TrackerConfig:
+    words: dict[Smooth | bool, Smooth] = {True: "one-euro", False: "off"}
+    return TrackerConfig(smoothing=SMOOTHING[words.get(smooth, cast(Smooth, smooth))])
+
+
+def _with_hands(tracker: Tracker, hands: Hands, device: str) -> Tracker:
+    """The tracker of these hands; the recogniser keeps places without a hand out, whichever they are."""
+    shipped = ASSETS / "recogniser.pt"
+    if hands == "auto":
+        hands = "both" if shipped.exists() else "right"
+    if hands in ("any", "both") and not shipped.exists():
+        raise InputError(
+            f"Found --hands {hands}, which needs the recogniser of sides, and no {shipped.name} among the files that "
+            "ship with this evhands. Wanted right or left; get a newer evhands for both."
+        )
+    side: Side = "left" if hands == "left" else "right"
+    hand = tracker.hand if tracker.hand.side == side else tracker.hand.mirrored()
+    if not shipped.exists():
+        return replace(tracker, hand=hand)
+    recogniser = cast(HandRecogniser, read_checkpoint(shipped, wanted="recogniser").model.to(device))
+    mirrored = hand.mirrored() if hands in ("any", "both") else None
+    return replace(tracker, hand=hand, recogniser=recogniser, mirrored=mirrored, count=2 if hands == "both" else 1)
 
 
 def find_camera(camera: Camera | Path | str | None, size: Size, path: Path | None) -> tuple[Camera, str]:
