@@ -47,6 +47,19 @@ def test_a_hit_lies_within_half_a_side(script) -> None:
     assert script.is_hit(np.array([64.9, 40.0]), box) and not script.is_hit(np.array([50.0, 55.1]), box)
 
 
+def test_a_tracked_hand_stands_for_one_true_hand_the_nearest_that_it_hits(script) -> None:
+    boxes = [CropBox(np.array([50.0, 40.0]), 30.0), CropBox(np.array([60.0, 40.0]), 30.0)]
+    near, between, far = (np.array([x, 40.0]) for x in (59.0, 56.0, 200.0))
+    assert script.assigned([between, near], boxes) == {1: 1, 0: 0}
+    assert script.assigned([near], boxes) == {1: 0} and script.assigned([far], boxes) == {}
+
+
+def test_sides_are_counted_of_visible_hands_that_are_tracked(script) -> None:
+    flags = [np.array([c == "1" for c in text]) for text in ("1110", "1101", "1001")]
+    text = script.report_two([script.FoundTwo(*flags, np.array([0, 1]))])
+    assert " 66.7 %" in text and " 50.0 %" in text and "3 visible hands in 2 windows" in text
+
+
 def test_shares_are_of_visible_hands(script) -> None:
     text = script.report({"all": [found(script, "1110", "1100")]})
     assert " 66.7 %" in text.splitlines()[1]
