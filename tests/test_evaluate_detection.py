@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evhands.boxes import CropBox
+from evhands.jobs.simulate import simulate
+from evhands.jobs.track import make_tracker
+from evhands.recording import read_recording
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "evaluate_detection.py"
 
@@ -63,3 +67,15 @@ def test_sides_are_counted_of_visible_hands_that_are_tracked(script) -> None:
 def test_shares_are_of_visible_hands(script) -> None:
     text = script.report({"all": [found(script, "1110", "1100")]})
     assert " 66.7 %" in text.splitlines()[1]
+
+
+@pytest.mark.slow
+def test_the_shipped_networks_find_and_keep_two_simulated_hands(script, tmp_path) -> None:
+    simulate(tmp_path, preset="two-hands", seconds=2, seed=3)
+    found = []
+    for path in sorted(tmp_path.glob("*.h5")):
+        recording = read_recording(path)
+        tracker = make_tracker("small", recording.camera, "right", "cpu")
+        found.append(script.find_two(recording, replace(tracker, mirrored=tracker.hand.mirrored(), count=2)))
+    visible, hit = (np.concatenate([getattr(f, name) for f in found]) for name in ("visible", "hit"))
+    assert visible.sum() > 50 and hit[visible].mean() > 0.9

@@ -12,6 +12,7 @@ from evhands.evidence import Evidence, EvidenceConfig
 from evhands.geometry import project
 from evhands.hands import HandsState, Slot, same_hand, step, track_hands, unlike_prior
 from evhands.models.estimator import mirrored
+from evhands.track_files import collect, draw_hands, load_track, save_track, summarise, write_csv
 from evhands.tracking import Tracker, TrackerConfig, TrackerState, hand_joints, track_windows
 from evhands.types import EventWindow, HandPose, Prediction
 from test_tracking import CAMERA, HAND, SIZE, STRIDE, Found, Oracle, both, pose_at, scene, window
@@ -288,3 +289,60 @@ def test_the_step_writes_into_nothing_and_repeats_itself() -> None:
     for a, b in zip(first, again, strict=True):
         assert (a.id, a.side, a.confidence) == (b.id, b.side, b.confidence)
         np.testing.assert_array_equal(a.joints_m, b.joints_m)
+
+
+def two_tracked():
+    windows, tracker, _ = many([[], [], *[[pose_at(-0.12 + 0.002 * i), left_at(0.12)] for i in range(8)]])
+    return windows, tracker, run(windows, tracker)
+
+
+def test_a_track_of_several_hands_survives_its_file_and_falls_into_hands(tmp_path) -> None:
+    _, tracker, results = two_tracked()
+    track = collect([hand for hands in results for hand in hands], tracker, "known", 1.0)
+    save_track(track, tmp_path / "poses.npz")
+    again = load_track(tmp_path / "poses.npz")
+    for name in ("t_us", "id", "sides", "joints_m", "joint_confidence", "status", "tracked"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(track, name))
+    assert (len(track), track.windows, track.ids, track.side) == (18, 10, (1, 2), "both")
+    for id in track.ids:
+        hand = again.hand(id)
+        assert len(hand) == 8 and hand.pose.side == hand.side and (hand.id == id).all()
+        wanted = joints(pose_at(-0.12 + 0.002 * 7) if hand.side == "right" else left_at(0.12))
+        np.testing.assert_allclose(hand.joints_m[-1], wanted, atol=1e-6)
+    assert {again.hand(id).side for id in again.ids} == {"left", "right"}
+    with pytest.raises(ValueError, match="both sides"):
+        _ = track.pose
+    told = summarise(track)
+    assert told["windows"] == 10 and told["tracked_share"] == 0.8
+    assert [(h["id"], h["windows"]) for h in told["hands"]] == [(1, 8), (2, 8)]
+
+
+def test_a_hand_of_a_track_has_a_pose_at_any_time() -> None:
+    _, tracker, results = two_tracked()
+    track = collect([hand for hands in results for hand in hands], tracker, "known")
+    hand = next(track.hand(id) for id in track.ids if track.hand(id).side == "right")
+    halfway = (int(hand.t_us[2]) + int(hand.t_us[3])) // 2
+    np.testing.assert_allclose(hand.pose_at(halfway).wrist[0], -0.12 + 0.002 * 2.5, atol=1e-6)
+    np.testing.assert_allclose(hand.pose_at(int(hand.t_us[-1]) + STRIDE).wrist[0], -0.12 + 0.002 * 8, atol=1e-6)
+    assert collect([], tracker, "known").pose_at(0) is None
+
+
+def test_the_csv_names_hands_only_where_a_window_has_several(tmp_path) -> None:
+    _, tracker, results = two_tracked()
+    write_csv(collect([hand for hands in results for hand in hands], tracker, "known"), tmp_path / "several.csv")
+    rows = [row.split(",") for row in (tmp_path / "several.csv").read_text().splitlines()]
+    assert rows[0][:4] == ["t_us", "id", "side", "confidence"] and len(rows) == 19
+    assert rows[1][1:3] == ["0", ""] and {tuple(row[1:3]) for row in rows[3:]} == {("1", "right"), ("2", "left")}
+    write_csv(collect([hands[0] for hands in results], tracker, "known"), tmp_path / "one.csv")
+    assert (tmp_path / "one.csv").read_text().startswith("t_us,confidence,wrist_x")
+
+
+def test_the_picture_shows_both_hands() -> None:
+    windows, tracker, results = two_tracked()
+    both_drawn = draw_hands(windows[-1], results[-1], tracker).astype(int)
+    alone = [draw_hands(windows[-1], results[-1][k : k + 1], tracker).astype(int) for k in (0, 1)]
+    scale = both_drawn.shape[0] // SIZE[1]
+    for shown, hidden, hand in zip(alone, reversed(alone), results[-1], strict=True):
+        u, v = (scale * project(hand.joints_m, CAMERA.K)[9]).round().astype(int)
+        place = np.s_[v - 3 : v + 4, u - 3 : u + 4]
+        assert np.abs(both_drawn[place] - shown[place]).mean() < 3 < np.abs(both_drawn[place] - hidden[place]).mean()
