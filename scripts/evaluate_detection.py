@@ -31,7 +31,7 @@ from evhands.events.windows import window_at
 from evhands.geometry import project
 from evhands.hands import track_hands
 from evhands.inputs import filled_window
-from evhands.jobs.track import make_tracker
+from evhands.live.making import make_tracker
 from evhands.models.checkpoint import read_checkpoint
 from evhands.recording import Recording, read_recording
 from evhands.sim.generate import Clip, Truth

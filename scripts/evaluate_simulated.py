@@ -28,7 +28,7 @@ from evhands.data.shards import calm_window
 from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
 from evhands.inputs import filled_window
-from evhands.jobs.track import make_tracker
+from evhands.live.making import make_tracker
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.recording import read_recording
 from evhands.sim.config import ClipConfig

@@ -18,7 +18,7 @@ import torch
 from rich.progress import track as progress_bar
 from scipy.stats import spearmanr
 
-from evhands.jobs.track import make_tracker
+from evhands.live.making import make_tracker
 from evhands.tracking import track_windows
 
 

@@ -22,10 +22,10 @@ from rich.progress import track
 from torch import Tensor
 
 from ablation import test_items  # the script beside this one
-
 from evhands.data.cache import cache_recordings
 from evhands.data.items import Items
 from evhands.hand.model import pose_hand
+from evhands.hand_flow import hand_flow
 from evhands.losses import smooth_loss
 from evhands.models.checkpoint import read_checkpoint
 from evhands.models.paper_stages import (
@@ -38,7 +38,6 @@ from evhands.models.paper_stages import (
 )
 from evhands.models.small import SmallEstimator
 from evhands.models.small_stages import branch_flow, pose_in_camera, run_windows
-from evhands.hand_flow import hand_flow
 from evhands.small_recipes import small_semi_recipe
 from evhands.stage_data import Sequences, training_sequences
 from evhands.types import HandPose, InputError
@@ -75,11 +74,10 @@ def between(first: Tensor, second: Tensor, share: float) -> Tensor:
 def short_items(whole: Items, windows: int, every: int = 2) -> Items:
     """Items of so many windows out of longer ones, one ending at every other window."""
     ends = range(windows, whole.label.shape[1] + 1, every)
-    parts = [
-        Items(whole.recording, whole.anchor, whole.edges_us[:, e - windows : e + 1], whole.first[:, e - windows : e + 1],
-              whole.label[:, e - windows : e])
-        for e in ends
-    ]  # fmt: skip
+    parts = []
+    for e in ends:
+        edges, first = (column[:, e - windows : e + 1] for column in (whole.edges_us, whole.first))
+        parts.append(Items(whole.recording, whole.anchor, edges, first, whole.label[:, e - windows : e]))
     return Items.concatenate(parts, windows)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from evhands.boxes import CropBox
 from evhands.jobs.simulate import simulate
-from evhands.jobs.track import make_tracker
+from evhands.live.making import make_tracker
 from evhands.recording import read_recording
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "evaluate_detection.py"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from websockets.sync.client import connect
 
+from conftest import REPOSITORY
 from evhands.boxes import CropBox
 from evhands.geometry import default_camera
 from evhands.hand.skeleton import JOINT_ORDERS
@@ -141,6 +143,25 @@ def test_on_leaving_clients_have_the_newest_window_and_the_port_is_free() -> Non
     assert json.loads(got[-1])["t_us"] == 199
     with WebSocketServer(address.removeprefix("ws://"), {}) as again:
         assert again.address == address
+
+
+def test_the_client_of_the_docs_prints_every_hand() -> None:
+    page = (REPOSITORY / "docs" / "sources.md").read_text()
+    (code,) = (block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "8765" in block)
+    with serving() as sink:
+        command = [sys.executable, "-c", code.replace("ws://127.0.0.1:8765", sink.address)]
+        client = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        result = hand(7)
+        assert client.stdout is not None and result.joints_m is not None
+        while not sink._waiting:
+            time.sleep(0.01)
+        sink(window(7), [result])
+        words = client.stdout.readline().split(maxsplit=2)
+    assert words[:2] == ["7", "right"]
+    tip = JOINT_ORDERS["openpose21"].index("index4")
+    np.testing.assert_allclose(json.loads(words[2]), result.joints_m[tip], atol=6e-7)
+    assert client.wait(timeout=20) == 0
+    client.stdout.close()
 
 
 def test_clients_that_come_and_go_are_no_matter() -> None:

@@ -63,6 +63,13 @@ COMMANDS = {
         "Event recording or live source in, 3D hand poses and an overlay video out.",
         "evhands track recording.raw --out poses --camera calib.json",
     ),
+    "latency": Command(
+        "evhands.jobs.latency",
+        "latency",
+        "How long from the last event to the pose on this machine, part by part.",
+        "evhands latency recording.h5 --json latency.json",
+        {"json_file": "--json"},
+    ),
     "stream": Command(
         "evhands.jobs.stream",
         "stream",

@@ -20,6 +20,7 @@ from evhands.geometry import crop_camera
 from evhands.hand.model import HandModel, pose_hand
 from evhands.inputs import InputConfig, filled_window
 from evhands.smoothing import AnySmoothing, SmoothingConfig
+from evhands.stopwatch import part
 from evhands.types import Camera, Events, EventWindow, HandPose, Prediction, Side
 
 
@@ -316,9 +317,11 @@ def _predicted(
     crop = crop_camera(camera, box.centre_px, box.side_px, inputs.size_px)
     fresh = before is None or before.side != side
     memory = tracker.estimator.initial_state(1) if fresh else cast(Follower, before).memory
-    filled = filled_window(seen.window, seen.recent, box, camera, inputs)
+    with part("slicing"):
+        filled = filled_window(seen.window, seen.recent, box, camera, inputs)
     prediction, memory = tracker.estimator.predict(filled, camera, crop, memory, side)
-    joints = hand_joints(tracker.hand_of(side), prediction.pose)
+    with part("hand"):
+        joints = hand_joints(tracker.hand_of(side), prediction.pose)
     confidence = float(prediction.confidence) if _sane(joints) else 0.0
     of_joints = prediction.joint_confidence
     of_joints = np.full(21, confidence) if of_joints is None else np.asarray(of_joints, np.float64)
@@ -332,8 +335,9 @@ def detections(tracker: Tracker, window: EventWindow, recent: Events) -> tuple[P
     if len(window.events) < tracker.config.min_events:
         return ()
     inputs = tracker.estimator.input_config
-    filled = filled_window(window, recent, None, tracker.camera, inputs)
-    found = tracker.detector.detect(filled, tracker.camera)
+    with part("detector"):
+        filled = filled_window(window, recent, None, tracker.camera, inputs)
+        found = tracker.detector.detect(filled, tracker.camera)
     return tuple(
         Place(_detected_box(d, inputs.crop_scale, tracker.camera, tracker.config), float(d.confidence)) for d in found
     )

@@ -16,6 +16,7 @@ import numpy as np
 
 from evhands.boxes import CropBox, joints_box, overlap, recent_events, without_boxes
 from evhands.following import Tracker
+from evhands.stopwatch import part
 from evhands.tracking import TrackerState, TrackResult, calmed, lost, step_seen
 from evhands.types import Camera, Events, EventWindow
 
@@ -61,8 +62,9 @@ def step(tracker: Tracker, window: EventWindow, state: HandsState) -> tuple[Hand
 
     Windows come in order of time and may be empty. There are at most `tracker.count` hands.
     """
-    recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
-    seen, calm = calmed(tracker, window, recent)
+    with part("slicing"):
+        recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
+        seen, calm = calmed(tracker, window, recent)
     slots, begun = list(state.slots) or [Slot()] * tracker.count, state.begun
     # Hands that are tracked go first, so that none is found anew by a slot that searches.
     for i in sorted(range(len(slots)), key=lambda i: (slots[i].hand is None, slots[i].id)):

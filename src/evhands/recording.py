@@ -28,9 +28,10 @@ import h5py
 import numpy as np
 from jaxtyping import Float, Int64
 
+from evhands.events.io import recognise
 from evhands.events.io.hdf5 import EventsWriter, open_hdf5
 from evhands.files import hdf5_file, replacing
-from evhands.geometry import default_camera
+from evhands.geometry import default_camera, load_camera
 from evhands.types import Camera, Events, EventStream, HandPose, InputError, Side, Size
 
 _POSE_FIELDS = {"orientation": (3,), "wrist": (3,), "joints": (15, 3), "shape": (10,)}
@@ -339,3 +340,15 @@ def _sound(values: np.ndarray, rows_missing: bool) -> bool:
         return bool(np.isfinite(values).all())
     of_row = tuple(range(1, values.ndim))
     return bool((np.isfinite(values).all(of_row) | np.isnan(values).all(of_row)).all())
+
+
+def find_camera(camera: Camera | Path | str | None, size: Size, path: Path | None) -> tuple[Camera, str]:
+    """The camera that was given, else the one in the recording, else the default of its size; and which it is."""
+    if isinstance(camera, Camera):
+        return camera, "given"
+    if camera is not None:
+        return load_camera(camera, size), str(camera)
+    recorded = read_camera(path) if path is not None and recognise(path) == "hdf5" else None
+    if recorded is not None:
+        return recorded, "from the recording"
+    return default_camera(size), "default, no calibration given"

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from evhands.files import replacing
+from evhands.machine import processor_name
 from evhands.models.checkpoint import code_version
 from evhands.types import InputError
 
@@ -48,7 +49,7 @@ def environment() -> dict[str, Any]:
         "python": sys.version.split()[0],
         "packages": {name: version(name) for name in _PACKAGES},
         "system": platform.platform(),
-        "processor": _processor(),
+        "processor": processor_name(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
@@ -81,14 +82,6 @@ def append_row(out: Path, values: Mapping[str, float]) -> None:
 def _write(path: Path, values: Mapping[str, Any]) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _git(*words: str) -> str:

@@ -186,7 +186,7 @@ def run_track(
     stride = stride_us or tracker.estimator.input_config.stride_us
     names = [name for name in FILES if out is not None and (video or name != "overlay.mp4")]
     with ExitStack() as stack:
-        stack.enter_context(_one_thread())
+        stack.enter_context(one_thread())
         paths = {name: stack.enter_context(replacing(Path(out or ".") / name)) for name in names}
         if video and paths:
             sinks = (*sinks, stack.enter_context(_overlay(paths["overlay.mp4"], tracker, stride, style)))
@@ -202,7 +202,7 @@ def run_track(
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One window at a time gains little from more threads of torch, and waits long for them on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -274,19 +274,26 @@ def _hand_summary(hand: Track, windows: int) -> dict[str, Any]:
     return {"id": int(hand.id[0]), "side": hand.side, **times}
 
 
+COLUMNS = (
+    "t_us", "orientation", "wrist", "joints", "shape", "joints_m", "joints_px", "boxes_px",
+    "confidence", "joint_confidence", "tracked", "status", "events", "id", "sides",
+)  # fmt: skip
+"""The arrays of `Track` with a row a window, or a row a window and hand."""
+
+
 def save_track(track: Track, path: Path | str) -> None:
     """Write poses.npz: the arrays of `Track` by their names, the camera as K, distortion and size."""
-    camera = track.camera
-    names = (
-        "t_us", "orientation", "wrist", "joints", "shape", "joints_m", "joints_px", "boxes_px",
-        "confidence", "joint_confidence", "tracked", "status", "events", "id", "sides",
-        "side", "hand_model", "model", "seconds",
-    )  # fmt: skip
-    arrays = {name: np.asarray(getattr(track, name)) for name in names}
-    arrays |= {"K": camera.K, "distortion": camera.distortion, "size": np.array(camera.size)}
-    arrays["joint_names"] = np.array(JOINT_ORDERS["openpose21"])
+    arrays = {name: getattr(track, name) for name in COLUMNS} | one_values(track)
     with Path(path).open("wb") as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, **arrays)
+
+
+def one_values(track: Track) -> dict[str, Any]:
+    """What poses.npz holds once, whatever the number of windows."""
+    camera = track.camera
+    values = {name: np.asarray(getattr(track, name)) for name in ("side", "hand_model", "model", "seconds")}
+    values |= {"K": camera.K, "distortion": camera.distortion, "size": np.array(camera.size)}
+    return values | {"joint_names": np.array(JOINT_ORDERS["openpose21"])}
 
 
 def load_track(path: Path | str) -> Track:
@@ -299,6 +306,8 @@ def load_track(path: Path | str) -> Track:
         content.pop("joint_names")
         words = {name: str(content.pop(name)) for name in ("side", "hand_model", "model")}
         seconds = float(content.pop("seconds"))
+        found = set(content["sides"].tolist()) - {""}
+        words["side"] = found.pop() if len(found) == 1 else "both" if found else words["side"]
         return Track(camera=camera, seconds=seconds, **words, **content)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -311,15 +320,25 @@ def write_csv(track: Track, path: Path | str) -> None:
 
     Where a window has several rows, id and side stand after t_us.
     """
-    names = [f"{joint}_{axis}" for joint in JOINT_ORDERS["openpose21"] for axis in "xyz"]
+    several = len(track) > track.windows
     with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
-        several = len(track) > track.windows
-        writer.writerow(["t_us", *(("id", "side") if several else ()), "confidence", *names])
-        for row, joints in enumerate(track.joints_m.reshape(-1, 63)):
-            values = [""] * 63 if np.isnan(joints[0]) else [f"{v:.6f}" for v in joints]
-            which = [int(track.id[row]), str(track.sides[row])] if several else []
-            writer.writerow([int(track.t_us[row]), *which, f"{track.confidence[row]:.4f}", *values])
+        writer.writerow(csv_header(several))
+        writer.writerows(csv_rows(track, several))
+
+
+def csv_header(several: bool) -> list[str]:
+    """The names of the columns of poses.csv, of one hand or of several."""
+    names = [f"{joint}_{axis}" for joint in JOINT_ORDERS["openpose21"] for axis in "xyz"]
+    return ["t_us", *(("id", "side") if several else ()), "confidence", *names]
+
+
+def csv_rows(track: Track, several: bool) -> Iterator[list[Any]]:
+    """The rows of poses.csv below its header."""
+    for row, joints in enumerate(track.joints_m.reshape(-1, 63)):
+        values = [""] * 63 if np.isnan(joints[0]) else [f"{v:.6f}" for v in joints]
+        which = [int(track.id[row]), str(track.sides[row])] if several else []
+        yield [int(track.t_us[row]), *which, f"{track.confidence[row]:.4f}", *values]
 
 
 @contextmanager

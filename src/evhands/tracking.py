@@ -45,6 +45,7 @@ from evhands.following import (
 )
 from evhands.hand.model import HandModel, pose_hand
 from evhands.smoothing import SmoothingState, smooth_pose
+from evhands.stopwatch import part
 from evhands.types import Events, EventStream, EventWindow, HandMesh, HandPose, Side
 
 __all__ = [
@@ -106,8 +107,9 @@ class TrackerState:
 
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """One window in, one result out; windows come in order of time and may be empty."""
-    recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
-    seen, calm = calmed(tracker, window, recent)
+    with part("slicing"):
+        recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
+        seen, calm = calmed(tracker, window, recent)
     result, state = step_seen(tracker, seen, calm, state)
     return replace(result, events=len(window.events)), replace(state, recent=recent)
 
@@ -237,8 +239,10 @@ def _given(tracker: Tracker, seen: Seen, look: Look, state: TrackerState) -> tup
     pose, smoothing, shown = look.pose, None, look.follower.joints_m
     if tracker.config.smoothing is not None:
         before = state.smoothing if state.smoothing and state.smoothing.pose.side == pose.side else None
-        pose, smoothing = smooth_pose(pose, seen.window.end_us, before, tracker.config.smoothing)
-        shown = hand_joints(tracker.hand_of(pose.side), pose)
+        with part("smoothing"):
+            pose, smoothing = smooth_pose(pose, seen.window.end_us, before, tracker.config.smoothing)
+        with part("hand"):
+            shown = hand_joints(tracker.hand_of(pose.side), pose)
     result = TrackResult(
         seen.window.end_us, "moving", look.confidence, len(seen.window.events), pose, shown, look.box, state.begun,
         look.joint_confidence,

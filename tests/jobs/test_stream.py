@@ -18,6 +18,7 @@ from evhands.cli import main
 from evhands.events.io import open_events, write_events
 from evhands.jobs import stream as stream_job
 from evhands.jobs import track as track_job
+from evhands.live import making
 from evhands.models.checkpoint import ASSETS
 from evhands.recording import read_camera
 from evhands.sources import SourceWarning
@@ -57,18 +58,18 @@ def recording(hand: Events, tmp_path_factory) -> Path:
 def tracker(hand: Events):
     camera = read_camera(ASSETS / "demo.h5")
     assert camera is not None and camera.size == hand.size
-    return track_job.make_tracker("small", camera, "right", "cpu")
+    return making.make_tracker("small", camera, "right", "cpu")
 
 
 @pytest.fixture(autouse=True)
 def _load_the_networks_once(monkeypatch, tracker) -> None:
-    monkeypatch.setattr(track_job, "make_tracker", lambda *_, **__: tracker)
+    monkeypatch.setattr(making, "make_tracker", lambda *_, **__: tracker)
 
 
 @pytest.fixture(scope="module")
 def expected(recording: Path, tracker) -> Track:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(track_job, "make_tracker", lambda *_, **__: tracker)
+        patch.setattr(making, "make_tracker", lambda *_, **__: tracker)
         return track_job.track(recording, camera=tracker.camera)
 
 

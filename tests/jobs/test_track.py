@@ -14,6 +14,7 @@ from evhands.geometry import default_camera
 from evhands.hand.model import load_hand
 from evhands.inputs import InputConfig
 from evhands.jobs import track as job
+from evhands.live import making
 from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
 from evhands.models.encoder import EncoderConfig
 from evhands.models.flow import FlowConfig
@@ -26,7 +27,7 @@ from evhands.types import Camera, Events, HandPose, InputError, Prediction
 
 SIZE = (120, 90)
 HAND = load_hand("open")
-REAL_MAKE_TRACKER = job.make_tracker
+REAL_MAKE_TRACKER = making.make_tracker
 UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
 
 
@@ -82,7 +83,7 @@ def _fake_networks(monkeypatch) -> None:
     def make(model, camera, hands, device, smooth="one-euro", mano=None):
         return tracker(camera)
 
-    monkeypatch.setattr(job, "make_tracker", make)
+    monkeypatch.setattr(making, "make_tracker", make)
 
 
 def write_recording(path, events: Events) -> None:
@@ -181,18 +182,18 @@ def test_a_checkpoint_of_mano_asks_for_its_file(tmp_path) -> None:
 
 @pytest.mark.parametrize("hands", ["any", "both"])
 def test_sides_need_a_recogniser(hands, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(job, "ASSETS", tmp_path)
+    monkeypatch.setattr(making, "ASSETS", tmp_path)
     with pytest.raises(InputError, match=f"--hands {hands}.*recogniser"):
-        job._with_hands(tracker(), hands, "cpu")
-    assert job._with_hands(tracker(), "left", "cpu").hand.side == "left"
-    assert job._with_hands(tracker(), "auto", "cpu").hand.side == "right"
+        making.with_hands(tracker(), hands, "cpu")
+    assert making.with_hands(tracker(), "left", "cpu").hand.side == "left"
+    assert making.with_hands(tracker(), "auto", "cpu").hand.side == "right"
 
 
 def test_with_a_recogniser_hands_say_what_is_found(monkeypatch, tmp_path) -> None:
     meta = CheckpointMeta()
     save_checkpoint(tmp_path / "recogniser.pt", "recogniser", Recogniser(RecogniserConfig()), meta)
-    monkeypatch.setattr(job, "ASSETS", tmp_path)
-    made = {hands: job._with_hands(tracker(), hands, "cpu") for hands in ("right", "left", "any", "both", "auto")}
+    monkeypatch.setattr(making, "ASSETS", tmp_path)
+    made = {hands: making.with_hands(tracker(), hands, "cpu") for hands in ("right", "left", "any", "both", "auto")}
     assert [t.finds_sides for t in made.values()] == [False, False, True, True, True]
     assert [t.count for t in made.values()] == [1, 1, 1, 2, 2]
     assert all(t.recogniser is not None and isinstance(t.recogniser, HandRecogniser) for t in made.values())
@@ -200,5 +201,5 @@ def test_with_a_recogniser_hands_say_what_is_found(monkeypatch, tmp_path) -> Non
 
 
 def test_the_filter_is_named_and_true_and_false_still_say_what_they_said() -> None:
-    kinds = [type(job._config(smooth).smoothing) for smooth in ("one-euro", "kalman", "off", True, False)]
+    kinds = [type(making.tracker_config(smooth).smoothing) for smooth in ("one-euro", "kalman", "off", True, False)]
     assert kinds == [SmoothingConfig, KalmanConfig, type(None), SmoothingConfig, type(None)]

@@ -50,7 +50,7 @@ def test_two_clients_get_the_same(tmp_path: Path) -> None:
             opening = threading.Thread(target=lambda: opened.append(open_network(server.address, 5)))
             opening.start()
             while opening.is_alive():
-                assert server.clients <= 2
+                assert server.let_in() <= 2
             threads.append(threading.Thread(target=lambda stream=opened[-1]: got.append(read(stream))))
             threads[-1].start()
         server.send(EVENTS)
@@ -127,7 +127,7 @@ def test_a_silent_server_gives_ticks(tmp_path: Path) -> None:
         opening = threading.Thread(target=lambda: opened.append(open_network(server.address, 5)))
         opening.start()
         while opening.is_alive():
-            assert server.clients <= 1
+            assert server.let_in() <= 1
         chunks = iter(opened[0])
         assert [len(next(chunks)) for _ in range(3)] == [0, 0, 0]
         chunks.close()
@@ -156,7 +156,7 @@ def test_packets_that_break_off_are_a_lost_source(tmp_path: Path) -> None:
         opening = threading.Thread(target=lambda: opened.append(open_network(server.address, 5)))
         opening.start()
         while opening.is_alive():
-            assert server.clients <= 1
+            assert server.let_in() <= 1
         server.send(EVENTS[:1000])
         server._deliver(server._clients, packet(EVENTS[1000:2000])[:900])
     opened[0].wait_s = 0
@@ -186,6 +186,10 @@ def test_a_socket_that_a_killed_server_left_is_taken_over_and_a_live_one_is_not(
         dead.bind(str(tmp_path / "events.sock"))
     with EventServer(where, SIZE), pytest.raises(InputError, match="Cannot serve"):
         EventServer(where, SIZE)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="Cannot serve"):
+        EventServer(f"unix:{tmp_path / 'notes.txt'}", SIZE)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
 def test_a_paced_recording_takes_its_time_and_loses_nothing() -> None:

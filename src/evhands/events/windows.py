@@ -63,6 +63,41 @@ def windows_by_time(
         begin += stride
 
 
+def windows_by_count(stream: EventStream, length: int, stride: int | None = None) -> Iterator[EventWindow]:
+    """Yield windows of `length` events, one every `stride` events (default: length); the rest at the end is left out.
+
+    A window spans [time of its first event, time of its last event + 1). A stream of fewer events gives one window of
+    all of them; one without events gives none. Memory: one window and one chunk.
+    Raises InputError where time runs backwards.
+    """
+    step = length if stride is None else stride
+    if length <= 0 or step <= 0:
+        raise InputError(f"The windows have {length} events, one every {step}. Wanted both above zero; give more.")
+    held, last_us, count = Events.empty(stream.size), None, 0
+    skip = 0
+    for chunk in stream:
+        if len(chunk) == 0:
+            continue
+        _check_order(chunk, last_us)
+        last_us = int(chunk.t_us[-1])
+        held = Events.concatenate([held, chunk])
+        if skip:
+            gone = min(skip, len(held))
+            held, skip = held[gone:], skip - gone
+        first = 0
+        while first + length <= len(held):
+            yield _counted(held[first : first + length])
+            first, count = first + step, count + 1
+        gone = min(first, len(held))
+        held, skip = held[gone:], skip + first - gone
+    if count == 0 and len(held):
+        yield _counted(held)
+
+
+def _counted(events: Events) -> EventWindow:
+    return EventWindow(events, int(events.t_us[0]), int(events.t_us[-1]) + 1)
+
+
 def _check_order(chunk: Events, last_us: int | None) -> None:
     backwards = np.flatnonzero(chunk.t_us[1:] < chunk.t_us[:-1])
     if len(backwards):

@@ -12,15 +12,14 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from evhands.events.io import open_events, recognise
+from evhands.events.io import open_events
 from evhands.files import replacing
 from evhands.following import HandDetector
-from evhands.geometry import default_camera
 from evhands.inputs import InputConfig, crop_inputs, mirror_images
 from evhands.models.checkpoint import checkpoint_path, code_version, load_model
 from evhands.models.small import SmallEstimator
 from evhands.models.small_graph import to_onnx
-from evhands.recording import read_camera
+from evhands.recording import find_camera
 from evhands.runtime import ExportedEstimator, ModelFacts
 from evhands.runtime.exported import METADATA
 from evhands.tracking import Tracker, TrackerConfig, hand_joints, track_stream
@@ -144,8 +143,7 @@ def recording(path: Path | None) -> tuple[EventStream, Camera, str]:
     name = "the demo recording" if path is None else str(path)
     path = Path(str(resources.files("evhands"))) / "assets" / "demo.h5" if path is None else path
     stream = open_events(path)
-    recorded = read_camera(path) if recognise(path) == "hdf5" else None
-    return stream, recorded or default_camera(stream.size), name
+    return stream, find_camera(None, stream.size, path)[0], name
 
 
 @dataclass

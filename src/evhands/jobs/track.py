@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Protocol, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from evhands.evaluation import open_method
-from evhands.events.io import recognise
-from evhands.geometry import default_camera, load_camera
-from evhands.hand.model import load_hand
-from evhands.models.checkpoint import ASSETS, read_checkpoint
-from evhands.recording import read_camera
-from evhands.runtime import ExportedEstimator
+from evhands.live import EventCount, LiveConfig, LiveReport, TimeStep, Windowing, as_they_come, replayed, run_live
+from evhands.live.making import DEFAULT_HANDS, GRACE_US, Hands, Runtime, make_any_tracker
+from evhands.live.telling import StatusLine, ending_well, report_live
+from evhands.live.writing import TrackWriter
+from evhands.recording import find_camera
 from evhands.sinks import open_sinks
-from evhands.smoothing import SMOOTHING, Smooth
+from evhands.smoothing import Smooth
 from evhands.sources import file_of, open_source
-from evhands.track_files import FILES, Track, run_track
-from evhands.tracking import HandRecogniser, PoseEstimator, Tracker, TrackerConfig
-from evhands.types import Camera, Events, EventStream, InputError, Side, Size
-
-Runtime = Literal["torch", "onnx"]
-Hands = Literal["right", "left", "any", "both", "auto"]
-DEFAULT_HANDS: Hands = "right"
+from evhands.track_files import FILES, Sink, Track, one_thread, run_track
+from evhands.tracking import Tracker
+from evhands.types import Camera, Events, EventStream, InputError
 
 
 def track(
@@ -79,12 +72,8 @@ def track(
     """
     stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
     seen, camera_source = find_camera(camera, stream.size, file_of(source))
-    if runtime == "torch":
-        tracker = make_tracker(model, seen, hands, device, smooth, None if mano is None else Path(mano))
-    else:
-        tracker = exported_tracker(model, seen, hands, smooth)
-    if rate is not None and not 1 <= rate <= 1000:
-        raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
+    tracker = make_any_tracker(model, seen, hands, runtime, device, smooth, None if mano is None else Path(mano))
+    _check_rate(rate)
     with open_sinks(jsonl, serve, seen, model) as sinks, _progress(stream, quiet) as watched:
         result = run_track(
             tracker,
@@ -102,7 +91,7 @@ def track(
 def track_command(
     source: str,
     *,
-    out: Path,
+    out: Path | None = None,
     camera: Path | None = None,
     model: str = "small",
     hands: Hands = DEFAULT_HANDS,
@@ -117,17 +106,24 @@ def track_command(
     wait: float | None = None,
     jsonl: str | None = None,
     serve: str | None = None,
+    live: bool = False,
+    events_per_window: int | None = None,
+    events_per_hop: int | None = None,
+    behind: float = 50.0,
+    keep_all: bool = False,
+    max_event_rate: float | None = None,
 ) -> str | None:
     """Track the hand of a recording, a stream or a camera.
 
     Writes to the folder OUT: poses.npz (all arrays, see docs), poses.csv (one row a window: time, confidence, 21
-    joints in metres), overlay.mp4 (events with the hand drawn over them) and summary.json.
+    joints in metres), overlay.mp4 (events with the hand drawn over them) and summary.json. With --live (cameras:
+    always) the source sets the pace, and Ctrl-C ends the track and leaves whole files (see docs/live.md).
 
     Args:
         source: event recording (.aedat4, .raw, .dat, .h5, .npz, .csv, ROS bag ...), or a video, which is turned into
             events; or - (standard input), tcp://HOST:PORT, unix:/PATH (network streams of dv-processing), camera:
             (iniVation), webcam: (see docs/sources.md).
-        out: folder to write to; made if it is not there.
+        out: folder to write to; made if it is not there. A live track may go without.
         camera: calibration as JSON: {"K": 3x3, "distortion": [...], "size": [w, h]}. Without it: the one in the
             recording, else f = 0.95 times the longer side.
         model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
@@ -146,7 +142,28 @@ def track_command(
         jsonl: write the hands to this file as they are found, one line of JSON a window; - is standard output, and
             the report then goes to standard error.
         serve: send the same lines over a WebSocket at [HOST:]PORT; without HOST to this machine only.
+        live: track at the pace of the source, a recording at that at which it was made, and pass over windows when
+            there is too much to do; cameras and webcams always are.
+        events_per_window: (live) windows of so many events instead of windows by time.
+        events_per_hop: (live) a window every so many events; default is as many as a window has.
+        behind: (live) milliseconds; a window that has waited longer gives way to the newest one, and is counted.
+        keep_all: (live) pass over no window, however late it gets.
+        max_event_rate: (live) let through so many events a second at most, for sensors of high resolution.
     """
+    if live or str(source).startswith(("camera:", "webcam:")):
+        told = track_live(
+            source, model=model, camera=camera, hands=hands, rate=rate, device=device, smooth=smooth, out=out,
+            video=video, salvage=salvage, quiet=False, runtime=runtime, mano=mano, topic=topic, wait=wait,
+            jsonl=jsonl, serve=serve, events_per_window=events_per_window, events_per_hop=events_per_hop,
+            behind=None if keep_all else behind, max_event_rate=max_event_rate,
+        )  # fmt: skip
+        return _printed(report_live(told, out, video), jsonl)
+    if events_per_window or events_per_hop or keep_all or max_event_rate is not None:
+        raise InputError(
+            "Windows by count, --keep-all and --max-event-rate are of live tracks. Wanted --live with them."
+        )
+    if out is None:
+        raise InputError("Wanted --out FOLDER for the poses (a track with --live may go without).")
     result = track(
         source,
         model=model,
@@ -166,11 +183,107 @@ def track_command(
         jsonl=jsonl,
         serve=serve,
     )
-    text = report(result, out, video)
-    if jsonl == "-":
-        print(text, file=sys.stderr)
-        return None
-    return text
+    return _printed(report(result, out, video), jsonl)
+
+
+def _printed(text: str, jsonl: str | None) -> str | None:
+    """The report, on standard error where the hands have standard output."""
+    if jsonl != "-":
+        return text
+    print(text, file=sys.stderr)
+    return None
+
+
+def track_live(
+    source: Path | str,
+    *,
+    model: str = "small",
+    camera: Camera | Path | str | None = None,
+    hands: Hands = DEFAULT_HANDS,
+    rate: float | None = None,
+    device: str = "cpu",
+    smooth: Smooth | bool = "one-euro",
+    out: Path | str | None = None,
+    video: bool = True,
+    salvage: bool = False,
+    quiet: bool = True,
+    runtime: Runtime = "torch",
+    mano: Path | str | None = None,
+    topic: str | None = None,
+    wait: float | None = None,
+    jsonl: str | None = None,
+    serve: str | None = None,
+    events_per_window: int | None = None,
+    events_per_hop: int | None = None,
+    behind: float | None = 50.0,
+    max_event_rate: float | None = None,
+    sinks: Sequence[Sink] = (),
+) -> LiveReport:
+    """Track a source at its own pace, a recording at the pace at which it was made; for as long as it lasts.
+
+    Windows, poses and files are those of `track` as long as nothing is passed over. Memory does not grow: what goes to
+    `out` is written as it comes, and appears at the end, also after Ctrl-C or SIGTERM, which end the track.
+
+    Args:
+        source, model, camera, hands, rate, device, smooth, out, salvage, quiet, runtime, mano, topic, wait, jsonl,
+            serve: as in `track`.
+        video: whether overlay.mp4 is written, which a thread draws at 30 pictures a second.
+        events_per_window, events_per_hop: windows of so many events, one every so many, instead of windows by time.
+        behind: milliseconds; a window that has waited longer gives way to the newest one; None = none ever does.
+        max_event_rate: events a second that are let through; None = all.
+        sinks: what else takes every window with its hands.
+
+    Raises:
+        InputError: as `track`.
+    """
+    stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
+    path = file_of(source)
+    seen, camera_source = find_camera(camera, stream.size, path)
+    tracker = make_any_tracker(model, seen, hands, runtime, device, smooth, None if mano is None else Path(mano))
+    config = LiveConfig(
+        windowing=_windowing(tracker, rate, events_per_window, events_per_hop),
+        behind_us=None if behind is None else round(1000 * behind),
+        max_event_rate=max_event_rate,
+    )
+    told = LiveReport()
+    facts = {"file": str(source), "camera": camera_source, "model": model, "hands": hands,
+             "hand_model": tracker.hand.name, "sensor": list(stream.size)}  # fmt: skip
+    with ending_well(), one_thread(), ExitStack() as stack:
+        all_sinks = [*sinks, *stack.enter_context(open_sinks(jsonl, serve, seen, model))]
+        writer = None if out is None else stack.enter_context(TrackWriter(Path(out), tracker, model, video))
+        if writer is not None:
+            all_sinks.append(writer)
+        if not quiet:
+            all_sinks.append(stack.enter_context(StatusLine(told)))
+        pieces = as_they_come(stream, GRACE_US) if path is None else replayed(stream)
+        run_live(tracker, pieces, stream.size, config, all_sinks, told)
+        if not told.windows and not told.interrupted:
+            raise InputError(
+                "The source gave no events. Wanted those of a moving hand; look at it with `evhands info`, or turn the "
+                "camera to something that moves."
+            )
+        if writer is not None:
+            writer.finish({**facts, **told.told()})
+    return told
+
+
+def _windowing(tracker: Tracker, rate: float | None, length: int | None, hop: int | None) -> Windowing | None:
+    """How windows are cut; None = as the network was trained."""
+    _check_rate(rate)
+    if length is None and hop is None:
+        inputs = tracker.estimator.input_config
+        return None if rate is None else TimeStep(inputs.window_us, round(1e6 / rate))
+    if rate is not None:
+        raise InputError("Found --rate beside windows by count. Wanted one of the two; leave one out.")
+    length = length or hop or 0
+    if length < 50 or (hop or length) < 1:
+        raise InputError(f"Found windows of {length} events, one every {hop}. Wanted 50 or more, one every 1 or more.")
+    return EventCount(length, hop or length)
+
+
+def _check_rate(rate: float | None) -> None:
+    if rate is not None and not 1 <= rate <= 1000:
+        raise InputError(f"Found a rate of {rate} poses a second, wanted 1 to 1000. Leave it out for the model's own.")
 
 
 def report(result: Track, out: Path, video: bool = True) -> str:
@@ -197,65 +310,6 @@ def report(result: Track, out: Path, video: bool = True) -> str:
 
 def _name(row: int) -> str:
     return "hands" if row == 0 else ""
-
-
-def make_tracker(
-    model: str,
-    camera: Camera,
-    hands: Hands,
-    device: str,
-    smooth: Smooth | bool = "one-euro",
-    mano: Path | None = None,
-) -> Tracker:
-    """The networks of a model on a device, with the hands that are wanted."""
-    method = open_method(model, mano, device)
-    hand = method.hand.to("cpu")
-    estimator = cast(PoseEstimator, method.estimator)
-    return _with_hands(Tracker(estimator, cast(Any, method.detector), hand, camera, _config(smooth)), hands, device)
-
-
-def exported_tracker(model: str, camera: Camera, hands: Hands, smooth: Smooth | bool = "one-euro") -> Tracker:
-    """The tracker with an exported file as its estimator; detector and filtered hand still run in torch."""
-    estimator = ExportedEstimator(model)
-    detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
-    hand = load_hand(estimator.facts.hand)
-    return _with_hands(Tracker(estimator, cast(Any, detector), hand, camera, _config(smooth)), hands, "cpu")
-
-
-def _config(smooth: Smooth | bool) -> TrackerConfig:
-    words: dict[Smooth | bool, Smooth] = {True: "one-euro", False: "off"}
-    return TrackerConfig(smoothing=SMOOTHING[words.get(smooth, cast(Smooth, smooth))])
-
-
-def _with_hands(tracker: Tracker, hands: Hands, device: str) -> Tracker:
-    """The tracker of these hands; the recogniser keeps places without a hand out, whichever they are."""
-    shipped = ASSETS / "recogniser.pt"
-    if hands == "auto":
-        hands = "both" if shipped.exists() else "right"
-    if hands in ("any", "both") and not shipped.exists():
-        raise InputError(
-            f"Found --hands {hands}, which needs the recogniser of sides, and no {shipped.name} among the files that "
-            "ship with this evhands. Wanted right or left; get a newer evhands for both."
-        )
-    side: Side = "left" if hands == "left" else "right"
-    hand = tracker.hand if tracker.hand.side == side else tracker.hand.mirrored()
-    if not shipped.exists():
-        return replace(tracker, hand=hand)
-    recogniser = cast(HandRecogniser, read_checkpoint(shipped, wanted="recogniser").model.to(device))
-    mirrored = hand.mirrored() if hands in ("any", "both") else None
-    return replace(tracker, hand=hand, recogniser=recogniser, mirrored=mirrored, count=2 if hands == "both" else 1)
-
-
-def find_camera(camera: Camera | Path | str | None, size: Size, path: Path | None) -> tuple[Camera, str]:
-    """The camera that was given, else the one in the recording, else the default of its size; and which it is."""
-    if isinstance(camera, Camera):
-        return camera, "given"
-    if camera is not None:
-        return load_camera(camera, size), str(camera)
-    recorded = read_camera(path) if path is not None and recognise(path) == "hdf5" else None
-    if recorded is not None:
-        return recorded, "from the recording"
-    return default_camera(size), "default, no calibration given"
 
 
 _SLICE = 50_000

@@ -179,8 +179,8 @@ def _read_start(start: str, recipe: str) -> nn.Module:
     """The model to begin with: ours, or a published checkpoint."""
     path = checkpoint_path(start)
     if recipe == "recogniser":  # its encoder may be that of small
-        found = read_checkpoint(path)
-        return found.model if found.name == "small" else read_checkpoint(path, wanted="recogniser").model
+        begun = read_checkpoint(path)
+        return begun.model if begun.name == "small" else read_checkpoint(path, wanted="recogniser").model
     if path.suffix != ".ckpt" or _model_of(recipe) != "paper":
         return read_checkpoint(path, wanted=_model_of(recipe)).model
     found = load_published(path)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from evhands.inputs import InputConfig, crop_inputs, mirror_images
+from evhands.stopwatch import part
 from evhands.types import Camera, EventWindow, HandPose, Prediction, Side
 
 State = Tensor | tuple[Tensor, ...] | None
@@ -50,12 +51,14 @@ class Estimator(nn.Module, ABC):
 
         Networks here know right hands: for a left one the crop is mirrored in, the pose mirrored back.
         """
-        images = crop_inputs([window], camera, [crop], self.input_config)
-        if side == "left":
-            images = mirror_images(images)
-        inputs = {name: torch.from_numpy(value) for name, value in images.items()}
+        with part("representation"):
+            images = crop_inputs([window], camera, [crop], self.input_config)
+            if side == "left":
+                images = mirror_images(images)
+            inputs = {name: torch.from_numpy(value) for name, value in images.items()}
         device = next(self.parameters()).device
-        prediction, state = self({name: value.to(device) for name, value in inputs.items()}, state)
+        with part("network"):
+            prediction, state = self({name: value.to(device) for name, value in inputs.items()}, state)
         if side == "left":
             prediction = _mirrored(prediction)
         names = ("orientation", "wrist", "joints", "shape")

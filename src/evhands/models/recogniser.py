@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from evhands.inputs import InputConfig, crop_inputs
-from evhands.models.small import encoder_stages
+from evhands.models.small_encoder import encoder_stages
 from evhands.types import Camera, EventWindow
 
 

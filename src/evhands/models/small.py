@@ -28,6 +28,7 @@ from evhands.geometry import crop_direction
 from evhands.hand.model import HandModel, load_hand
 from evhands.inputs import FILLED, InputConfig
 from evhands.models.estimator import Estimator, State
+from evhands.models.small_encoder import Block, conv, encoder_stages
 from evhands.types import Camera, HandPose, Prediction
 
 Similarity = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -101,29 +102,6 @@ class Decoded:
     joint_rotvecs: Tensor
 
 
-def _conv(inputs: int, outputs: int, kernel: int = 3, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
-
-
-class _Block(nn.Module):
-    """Residual bottleneck: 1 x 1 to two thirds of the channels, 3 x 3, 1 x 1 back."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        inner = (channels * 2 // 3 + 7) // 8 * 8
-        self.inner = nn.Sequential(_conv(channels, inner, 1), _conv(inner, inner))
-        norm = nn.BatchNorm2d(channels)
-        nn.init.zeros_(norm.weight)
-        self.outer = nn.Sequential(nn.Conv2d(inner, channels, 1, bias=False), norm)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.outer(self.inner(x)))
-
-
 class _ConvGRU(nn.Module):
     """Memory of every cell: gates from the input (1 x 1) and from the state's neighbourhood (depthwise 3 x 3, then
     1 x 1).
@@ -157,7 +135,7 @@ class _FlowBranch(nn.Module):
 
     def __init__(self, bins: int, channels: int):
         super().__init__()
-        self.features = nn.Sequential(_conv(bins, 16, 5, 2), _conv(16, 24, 3, 2), _conv(24, 24))
+        self.features = nn.Sequential(conv(bins, 16, 5, 2), conv(16, 24, 3, 2), conv(24, 24))
         self.flow = nn.Conv2d(24, 2, 1)
         self.out = nn.Conv2d(26, channels, 1)
         nn.init.zeros_(self.out.weight)  # a network that gets the branch says at first what it said without it
@@ -185,18 +163,6 @@ class _Recall(nn.Module):
         return x_TBC + self.out(remembered), state[0]
 
 
-def encoder_stages(channels: tuple[int, int, int], blocks: tuple[int, int, int]) -> tuple[nn.Sequential, ...]:
-    """The encoder (stem, stage1, stage2, stage3): two channels of a crop -> maps of a quarter, an eighth, a sixteenth
-    of its side."""
-    c1, c2, c3 = channels
-    return (
-        nn.Sequential(nn.PixelUnshuffle(2), _conv(8, c1, 3, 2)),
-        nn.Sequential(*[_Block(c1) for _ in range(blocks[0])]),
-        nn.Sequential(_conv(c1, c2, 3, 2), *[_Block(c2) for _ in range(blocks[1])]),
-        nn.Sequential(_conv(c2, c3, 3, 2), *[_Block(c3) for _ in range(blocks[2])]),
-    )
-
-
 class SmallNetwork(nn.Module):
     """The convolutional part of `small`: images and memory in, `SmallOutput` and memory out."""
 
@@ -208,11 +174,11 @@ class SmallNetwork(nn.Module):
         self.flow = _FlowBranch(config.inputs.voxel_bins, c1) if config.flow else None
         self.memory = _ConvGRU(c3, config.memory)
         d = config.decoder
-        self.up3 = _conv(config.memory + c3, c2, 1)
-        self.skip2 = _conv(2 * c2, c2, 1)
-        self.up2 = nn.Sequential(_Block(c2), _conv(c2, d, 1))
-        self.skip1 = _conv(d + c1, d, 1)
-        self.up1 = _Block(d)
+        self.up3 = conv(config.memory + c3, c2, 1)
+        self.skip2 = conv(2 * c2, c2, 1)
+        self.up2 = nn.Sequential(Block(c2), conv(c2, d, 1))
+        self.skip1 = conv(d + c1, d, 1)
+        self.up1 = Block(d)
         self.maps = nn.Conv2d(d, 42, 1)
         self.gather = nn.Linear(d + 3, 32)
         hidden = 21 * 32 + config.memory + c3

@@ -20,6 +20,7 @@ from jaxtyping import Float
 
 from evhands.geometry import crop_direction
 from evhands.inputs import InputConfig, crop_inputs, mirror_images
+from evhands.stopwatch import part
 from evhands.types import Camera, EventWindow, HandPose, InputError, Prediction, Side
 
 FORMAT = "evhands.onnx"
@@ -99,10 +100,12 @@ class ExportedEstimator:
         self, window: EventWindow, camera: Camera, crop: Camera, state: Any, side: Side = "right"
     ) -> tuple[PosedHand, Any]:
         """The hand of one window in the frame of `camera`, and the memory. Left hands are seen in a mirror."""
-        images = crop_inputs([window], camera, [crop], self.input_config)
-        if side == "left":
-            images = mirror_images(images)
-        values, state = self.run(images, state)
+        with part("representation"):
+            images = crop_inputs([window], camera, [crop], self.input_config)
+            if side == "left":
+                images = mirror_images(images)
+        with part("network"):
+            values, state = self.run(images, state)
         turn = crop_direction(crop)
         rotation, wrist, joints = (values[name][0] for name in ("rotation", "wrist", "joints"))
         joints_m = values["joints_m"][0]

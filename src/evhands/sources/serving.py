@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+import stat
 import struct
 import time
 import warnings
@@ -68,9 +69,8 @@ class EventServer:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
 
-    @property
-    def clients(self) -> int:
-        """How many there are now; those who came meanwhile are let in first."""
+    def let_in(self) -> int:
+        """Let those in who came meanwhile; how many clients there are now."""
         while True:
             try:
                 client, _ = self._listener.accept()
@@ -82,12 +82,12 @@ class EventServer:
 
     def wait(self) -> None:
         """Until there is a client."""
-        while not self.clients:
+        while not self.let_in():
             select.select([self._listener], [], [], 0.2)
 
     def send(self, events: Events) -> None:
         """To all clients there are now; to none if there is none."""
-        if self.clients:
+        if self.let_in():
             for start in range(0, len(events), _PACKET_EVENTS):
                 self._deliver(self._clients, packet(events[start : start + _PACKET_EVENTS]))
 
@@ -121,8 +121,8 @@ def packet(events: Events) -> bytes:
 
 
 def _remove_dead(path: str) -> None:
-    """Remove the socket that a killed server has left; one that still answers stays, and binding to it will fail."""
-    if not os.path.exists(path):
+    """Remove the socket that a killed server has left; one that still answers, or a file, stays: binding will fail."""
+    if not (os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode)):
         return
     with socket.socket(socket.AF_UNIX) as probe:
         try:
