@@ -87,7 +87,7 @@ def feed(decoder: PacketDecoder | FrameDecoder | LineDecoder, data: bytes) -> No
 def sinks(folder: Path, stack: ExitStack) -> dict[str, Callable[[], object]]:
     rng = np.random.default_rng(0)
     pose = HandPose("right", *(rng.normal(size=s).astype(np.float32) for s in ((3,), (3,), (15, 3), (10,))), "open")
-    hand = TrackResult(0, "tracked", 0.5, 10, pose, rng.normal(size=(21, 3)), CropBox(np.array([9.0, 9.0]), 9.0))
+    hand = TrackResult(0, "moving", 0.5, 10, pose, rng.normal(size=(21, 3)), CropBox(np.array([9.0, 9.0]), 9.0))
     window = EventWindow(Events.empty(SIZE), 0, 50_000)
     lines = stack.enter_context(JsonLines(str(folder / "hands.jsonl")))
     server = stack.enter_context(WebSocketServer("0", {}))

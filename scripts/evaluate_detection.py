@@ -2,13 +2,17 @@
 
     evhands simulate DIR --preset testset
     evhands simulate EMPTY --preset train --shares.empty 1 --seconds 60
-    python scripts/evaluate_detection.py DIR [--empty EMPTY] [--model small] [--detector CHECKPOINT]
+    evhands simulate TWO --preset two-hands --seconds 60
+    python scripts/evaluate_detection.py [DIR] [--empty EMPTY] [--two-hands TWO] [--model small] [--detector CHECKPOINT]
+        [--recogniser CHECKPOINT]
 
 A hand is visible at a label if 16 of its joints are in view and it made 200 events in the last 50 ms (events in 1.2
 times the box of its joints, less the noise of such an area). A hit: the centre lies within half a hand's side, the
 larger extent of the joints' box. A loss begins at the first visible label of a recording, or where the tracker's crop
 was a hit and is none any more, and lasts until the next hit. A false alarm: a window of a recording without a hand in
-which the detector is sure enough to start a track.
+which the detector is sure enough to start a track, and for the tracker as a whole, one in which it reports a hand.
+Of two hands, each tracked one stands for the hand that is nearest in the image, if it hits it, and for one only; its
+side is right if it is that hand's.
 """
 
 from __future__ import annotations
@@ -22,16 +26,17 @@ import numpy as np
 import torch
 from rich.progress import track as progress_bar
 
-from evhands.boxes import CropBox, events_inside, joints_box, noise_density
+from evhands.boxes import CropBox, events_inside, joints_box, noise_density, sensor_pixels
 from evhands.events.windows import window_at
 from evhands.geometry import project
+from evhands.hands import track_hands
 from evhands.inputs import filled_window
 from evhands.live.making import make_tracker
 from evhands.models.checkpoint import read_checkpoint
-from evhands.recording import read_recording
-from evhands.sim.generate import Clip
+from evhands.recording import Recording, read_recording
+from evhands.sim.generate import Clip, Truth
 from evhands.tracking import Tracker, track_windows
-from evhands.types import EventWindow
+from evhands.types import EventWindow, HandPose
 
 RECOVERY_US = 200_000
 
@@ -102,6 +107,93 @@ def alarms(path: Path, tracker: Tracker) -> np.ndarray:
     return np.array(out, bool)
 
 
+def alarms_of_tracker(path: Path, tracker: Tracker) -> np.ndarray:
+    """(windows,) whether the tracker as a whole reports a hand in a recording without one."""
+    recording, inputs = read_recording(path), tracker.estimator.input_config
+    last = int(recording.events.t_us[-1]) if len(recording.events) else 0
+    ends = range(200_000, last, inputs.stride_us)
+    windows = (window_at(recording.events, end_us, inputs.window_us) for end_us in ends)
+    return np.array([any(hand.tracked for hand in hands) for _, hands in track_hands(tracker, windows)], bool)
+
+
+@dataclass(frozen=True)
+class FoundTwo:
+    """One row a hand and label: whether it is visible, whether a tracked hand hits it, and whether that one's side is
+    its; and of every label, how many more hands were tracked than hit."""
+
+    visible: np.ndarray
+    hit: np.ndarray
+    side: np.ndarray
+    surplus: np.ndarray
+
+
+def find_two(recording: Recording, tracker: Tracker) -> FoundTwo:
+    """Run the tracker of two hands over a recording of two."""
+    clips = [clip_of(recording), clip_of(recording, other=True)]
+    labels = [i for i, t_us in enumerate(clips[0].label_t_us) if t_us >= tracker.estimator.input_config.window_us]
+    length = tracker.estimator.input_config.window_us
+    windows = (window_at(recording.events, int(clips[0].label_t_us[i]), length) for i in labels)
+    visible, hit, side, surplus = ([] for _ in range(4))
+    for label, (_, hands) in zip(labels, track_hands(tracker, windows), strict=True):
+        boxes = [joints_box(clip.joints_m[label].astype(np.float64), clip.camera, 1.0) for clip in clips]
+        tracked = [hand for hand in hands if hand.box is not None]
+        given = assigned([hand.box.centre_px for hand in tracked], boxes)
+        for k, clip in enumerate(clips):
+            visible.append(is_visible(clip, label))
+            hit.append(k in given)
+            side.append(k in given and tracked[given[k]].side == clip.pose.side)
+        surplus.append(len(tracked) - len(given))
+    return FoundTwo(*map(np.array, (visible, hit, side, surplus)))
+
+
+def assigned(centres: Sequence[np.ndarray], boxes: Sequence[CropBox]) -> dict[int, int]:
+    """Which tracked hand stands for which true one: {true: tracked}, the nearest pairs first, hits only."""
+    pairs = [
+        (float(np.linalg.norm(centre - box.centre_px)), k, i)
+        for i, centre in enumerate(centres)
+        for k, box in enumerate(boxes)
+        if is_hit(centre, box)
+    ]
+    given: dict[int, int] = {}
+    for _, k, i in sorted(pairs):
+        if k not in given and i not in given.values():
+            given[k] = i
+    return given
+
+
+def clip_of(recording: Recording, other: bool = False) -> Clip:
+    """One of the two hands of a recording as a clip."""
+    assert recording.pose is not None and recording.pose_t_us is not None and recording.other is not None
+    pose, joints_m = (recording.other.pose, recording.other.joints_m) if other else (recording.pose, recording.joints_m)
+    rows = np.unique(np.searchsorted(recording.pose_t_us, np.arange(1, 1 + _labels(recording)) * 1e6 / 30 - 5000))
+    rows = rows[rows < len(recording.pose_t_us)]
+    names = ("orientation", "wrist", "joints", "shape")
+    pose = HandPose(pose.side, *(getattr(pose, name)[rows] for name in names), pose.hand_model)
+    joints_px = sensor_pixels(joints_m[rows], recording.camera)
+    boxes_px = np.concatenate([joints_px.min(1), joints_px.max(1)], axis=-1)
+    truth = Truth(recording.pose_t_us[rows], pose, joints_m[rows], joints_px, boxes_px)
+    return Clip(recording.events, recording.camera, (truth,), recording.meta)
+
+
+def _labels(recording: Recording) -> int:
+    return int(recording.pose_t_us[-1] * 30e-6)
+
+
+def report_two(parts: Sequence[FoundTwo]) -> str:
+    """The shares over all recordings of two hands."""
+    visible, hit, side, surplus = (
+        np.concatenate([getattr(f, name) for f in parts]) for name in FoundTwo.__annotations__
+    )
+    found = visible & hit
+    lines = [
+        f"two hands: {visible.sum()} visible hands in {len(surplus)} windows",
+        f"  tracked in place          {100 * hit[visible].mean():5.1f} %",
+        f"  of these the right side   {100 * side[found].mean() if found.any() else float('nan'):5.1f} %",
+        f"  windows with a hand more than there is {100 * (surplus > 0).mean():5.1f} %",
+    ]
+    return "\n".join(lines)
+
+
 def _detections(tracker: Tracker, clip: Clip, window: EventWindow) -> Sequence[object]:
     inputs = tracker.estimator.input_config
     return tracker.detector.detect(filled_window(window, clip.events, None, clip.camera, inputs), clip.camera)
@@ -126,31 +218,44 @@ def main() -> None:
     from evaluate_simulated import clip_windows, recorded_clip  # the script beside this one
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("recordings", type=Path)
+    parser.add_argument("recordings", type=Path, nargs="?")
+    parser.add_argument("--two-hands", type=Path, help="folder of recordings of two hands")
     parser.add_argument("--empty", type=Path, help="folder of recordings without a hand")
     parser.add_argument("--model", default="small")
     parser.add_argument("--detector", type=Path, help="a checkpoint; the one that ships with evhands when left out")
+    parser.add_argument("--recogniser", type=Path, help="a checkpoint; the one that ships with evhands when left out")
     options = parser.parse_args()
     parts: dict[str, list[Found]] = {}
 
-    def tracker_of(clip_or_recording: object) -> Tracker:
+    def tracker_of(clip_or_recording: object, two: bool = False) -> Tracker:
         tracker = make_tracker(options.model, clip_or_recording.camera, "right", "cpu")  # type: ignore[attr-defined]
-        if options.detector is None:
-            return tracker
-        return replace(tracker, detector=read_checkpoint(options.detector, wanted="detector").model)
+        if options.detector is not None:
+            tracker = replace(tracker, detector=read_checkpoint(options.detector, wanted="detector").model)
+        if options.recogniser is not None:
+            tracker = replace(tracker, recogniser=read_checkpoint(options.recogniser, wanted="recogniser").model)
+        return replace(tracker, mirrored=tracker.hand.mirrored(), count=2) if two else tracker
 
-    for path in progress_bar(sorted(options.recordings.glob("*.h5")), "recordings"):
+    paths = sorted(options.recordings.glob("*.h5")) if options.recordings is not None else []
+    for path in progress_bar(paths, "recordings"):
         clip = recorded_clip(path)
         tracker = tracker_of(clip)
         labels, windows = zip(*clip_windows(clip, tracker.estimator.input_config.window_us), strict=True)
         found = find(clip, tracker, labels, windows)
         for name in (path.stem.rsplit("-", 1)[0], path.stem.split("-")[0]):
             parts.setdefault(name, []).append(found)
-    print(report(parts))
+    if parts:
+        print(report(parts))
+    if options.two_hands is not None:
+        recordings = map(read_recording, sorted(options.two_hands.glob("*.h5")))
+        print(report_two([find_two(r, tracker_of(r, two=True)) for r in recordings if r.other is not None]))
     if options.empty is not None:
         false = [alarms(path, tracker_of(read_recording(path))) for path in sorted(options.empty.glob("*.h5"))]
         both = np.concatenate(false)
-        print(f"false alarms in {100 * both.mean():.2f} % of {len(both)} windows without a hand")
+        print(f"false alarms of the detector in {100 * both.mean():.2f} % of {len(both)} windows without a hand")
+        for two, name in ((False, "one hand"), (True, "two hands")):
+            paths = sorted(options.empty.glob("*.h5"))
+            said = np.concatenate([alarms_of_tracker(path, tracker_of(read_recording(path), two)) for path in paths])
+            print(f"false alarms of the tracker of {name} in {100 * said.mean():.2f} % of them")
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from evhands.boxes import CropBox
+from evhands.jobs.simulate import simulate
+from evhands.live.making import make_tracker
+from evhands.recording import read_recording
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "evaluate_detection.py"
 
@@ -47,6 +51,31 @@ def test_a_hit_lies_within_half_a_side(script) -> None:
     assert script.is_hit(np.array([64.9, 40.0]), box) and not script.is_hit(np.array([50.0, 55.1]), box)
 
 
+def test_a_tracked_hand_stands_for_one_true_hand_the_nearest_that_it_hits(script) -> None:
+    boxes = [CropBox(np.array([50.0, 40.0]), 30.0), CropBox(np.array([60.0, 40.0]), 30.0)]
+    near, between, far = (np.array([x, 40.0]) for x in (59.0, 56.0, 200.0))
+    assert script.assigned([between, near], boxes) == {1: 1, 0: 0}
+    assert script.assigned([near], boxes) == {1: 0} and script.assigned([far], boxes) == {}
+
+
+def test_sides_are_counted_of_visible_hands_that_are_tracked(script) -> None:
+    flags = [np.array([c == "1" for c in text]) for text in ("1110", "1101", "1001")]
+    text = script.report_two([script.FoundTwo(*flags, np.array([0, 1]))])
+    assert " 66.7 %" in text and " 50.0 %" in text and "3 visible hands in 2 windows" in text
+
+
 def test_shares_are_of_visible_hands(script) -> None:
     text = script.report({"all": [found(script, "1110", "1100")]})
     assert " 66.7 %" in text.splitlines()[1]
+
+
+@pytest.mark.slow
+def test_the_shipped_networks_find_and_keep_two_simulated_hands(script, tmp_path) -> None:
+    simulate(tmp_path, preset="two-hands", seconds=2, seed=3)
+    found = []
+    for path in sorted(tmp_path.glob("*.h5")):
+        recording = read_recording(path)
+        tracker = make_tracker("small", recording.camera, "right", "cpu")
+        found.append(script.find_two(recording, replace(tracker, mirrored=tracker.hand.mirrored(), count=2)))
+    visible, hit = (np.concatenate([getattr(f, name) for f in found]) for name in ("visible", "hit"))
+    assert visible.sum() > 50 and hit[visible].mean() > 0.9

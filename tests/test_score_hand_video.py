@@ -86,7 +86,7 @@ def test_the_report_has_every_figure(script, hands) -> None:
     pose = HandPose("right", *(np.zeros(s) for s in ((3,), (3,), (15, 3), (10,))))
     box = CropBox(np.array([100.0, 100.0]), 80.0)
     results = [
-        TrackResult(i * 33_333, "tracked", 0.5, 900, pose, joints, box)
+        TrackResult(i * 33_333, "moving", 0.5, 900, pose, joints, box)
         for i, joints in enumerate(hands + np.array([0, 0, 0.6]))
     ]
     tracker = SimpleNamespace(camera=camera, hand=load_hand("open"))

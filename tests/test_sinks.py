@@ -32,7 +32,7 @@ def hand(t_us: int, side: str = "right") -> TrackResult:
         side, *(rng.normal(size=shape).astype(np.float32) for shape in ((3,), (3,), (15, 3), (10,))), "open"
     )
     joints = rng.normal(size=(21, 3)).astype(np.float32)
-    return TrackResult(t_us, "tracked", 0.75, 10, pose, joints, CropBox(np.array([30.0, 20.0]), 16.0))
+    return TrackResult(t_us, "moving", 0.75, 10, pose, joints, CropBox(np.array([30.0, 20.0]), 16.0))
 
 
 def window(t_us: int) -> EventWindow:
@@ -41,11 +41,11 @@ def window(t_us: int) -> EventWindow:
 
 def test_a_message_holds_what_the_tracker_said() -> None:
     one, other = hand(100_000), hand(100_000, "left")
-    nobody = TrackResult(100_000, "searching", 0.0, 3)
+    nobody = TrackResult(100_000, "lost", 0.0, 3)
     message = json.loads(json.dumps(hands_message(100_000, [one, nobody, other])))
     assert message["t_us"] == 100_000 and [h["side"] for h in message["hands"]] == ["right", "left"]
     told = message["hands"][0]
-    assert (told["status"], told["confidence"], told["box_px"]) == ("tracked", 0.75, [22.0, 12.0, 38.0, 28.0])
+    assert (told["status"], told["confidence"], told["box_px"]) == ("moving", 0.75, [22.0, 12.0, 38.0, 28.0])
     np.testing.assert_allclose(told["joints_m"], one.joints_m, atol=6e-7)
     for name in ("orientation", "wrist", "joints", "shape"):
         np.testing.assert_allclose(told["pose"][name], getattr(one.pose, name), atol=6e-7)

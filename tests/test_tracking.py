@@ -106,7 +106,7 @@ def test_a_moving_hand_is_detected_once_and_then_followed() -> None:
     xs = list(np.linspace(-0.08, 0.08, 12))
     windows, tracker, detector = scene(xs)
     results = run(windows, tracker)
-    assert [r.status for r in results] == ["found"] + ["tracked"] * 11
+    assert [r.status for r in results] == ["moving"] * 12 and {r.id for r in results} == {1}
     assert detector.calls == len(results), "the detector anchors every lively window"
     for x, result in zip(xs, results, strict=True):
         np.testing.assert_allclose(result.joints_m, hand_joints(HAND, pose_at(x)), atol=1e-6)
@@ -125,11 +125,13 @@ def test_a_still_hand_keeps_its_pose_and_only_its_confidence_fades() -> None:
     windows, tracker, detector = scene([0.02] * 90, [300] * 10 + [0] * 60 + [300] * 20)
     results = run(windows, tracker)
     held = results[10:70]
-    assert all(r.status == "held" for r in held) and detector.calls <= len(results) - len(held)
+    assert all(r.status == "holding" and r.id == 1 for r in held) and detector.calls <= len(results) - len(held)
     assert all(np.array_equal(r.joints_m, results[9].joints_m) for r in held)
     confidence = [r.confidence for r in held]
     assert all(a > b for a, b in zip(confidence, confidence[1:], strict=False)) and confidence[-1] > 0
-    assert all(r.status == "tracked" for r in results[70:])
+    assert all(r.status == "moving" and r.id == 1 for r in results[70:])
+    assert held[-1].joint_confidence[0] == pytest.approx(held[-1].confidence)
+    assert held[-1].joint_confidence[0] < results[9].joint_confidence[0]
 
 
 def test_noise_alone_does_not_count_as_a_moving_hand() -> None:
@@ -142,7 +144,7 @@ def test_noise_alone_does_not_count_as_a_moving_hand() -> None:
         noise = Events(x, y, np.sort(rng.integers(w.start_us, w.end_us, count)), rng.random(count) < 0.5, SIZE)
         noisy.append(EventWindow(noise, w.start_us, w.end_us))
     results = run([*windows[:4], *noisy[4:]], tracker)
-    assert [r.status for r in results] == ["found"] + ["tracked"] * 3 + ["held"] * 4
+    assert [r.status for r in results] == ["moving"] * 4 + ["holding"] * 4
 
 
 def test_a_hand_that_leaves_the_image_is_lost_and_found_again() -> None:
@@ -150,14 +152,15 @@ def test_a_hand_that_leaves_the_image_is_lost_and_found_again() -> None:
     windows, tracker, detector = scene([*away, None, None, None, 0.0, 0.0])
     tracker.detector.poses = {t: p for t, p in detector.poses.items() if abs(p.wrist[0]) < 0.2}
     results = run(windows, tracker)
-    assert [r.status for r in results[-5:]] == ["searching"] * 3 + ["found", "tracked"]
-    assert results[-4].pose is None and results[-4].confidence == 0.0
+    assert [r.status for r in results[-5:]] == ["lost"] * 3 + ["moving"] * 2
+    assert results[-4].pose is None and results[-4].confidence == 0.0 and results[-4].side is None
+    assert [r.id for r in results[-5:]] == [0, 0, 0, 2, 2], "a new track has a new id"
 
 
 def test_doubt_ends_a_track_only_after_a_while() -> None:
     windows, tracker, detector = scene([0.0] * 30, patience_us=300_000)
     results = run(windows[:10], tracker)
-    assert results[-1].status == "tracked"
+    assert results[-1].status == "moving"
     state = TrackerState()
     for w in windows[:10]:
         _, state = step(tracker, w, state)
@@ -167,16 +170,16 @@ def test_doubt_ends_a_track_only_after_a_while() -> None:
     for w in windows[10:]:
         result, state = step(doubtful, w, state)
         statuses.append(result.status)
-    first_loss = statuses.index("searching")
-    assert 8 <= first_loss <= 11 and set(statuses[first_loss:]) == {"searching"}
+    first_loss = statuses.index("lost")
+    assert 8 <= first_loss <= 11 and set(statuses[first_loss:]) == {"lost"}
 
 
 def test_a_held_track_moves_to_where_a_hand_makes_events() -> None:
     xs = [-0.12] * 10 + [0.14] * 40
     windows, tracker, _ = scene(xs)
     results = run(windows, tracker)
-    assert results[10].status == "held"
-    assert "found" in [r.status for r in results[11:]]
+    assert results[10].status == "holding" and results[10].id == 1
+    assert results[-1].status == "moving" and results[-1].id == 2
     np.testing.assert_allclose(results[-1].pose.wrist[0], 0.14)
 
 
@@ -362,4 +365,4 @@ def test_sensor_pixels_bend_with_the_lens() -> None:
 def test_nothing_is_found_where_there_are_no_events(count: int) -> None:
     windows, tracker, detector = scene([0.0] * 3, [count] * 3)
     results = run(windows, tracker)
-    assert all(r.status == "searching" and not r.tracked for r in results) and detector.calls == 0
+    assert all(r.status == "lost" and not r.tracked for r in results) and detector.calls == 0

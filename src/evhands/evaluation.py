@@ -164,7 +164,7 @@ class PredictConfig:
 
     protocol: Protocol = "evhands"
     crop: Crop = "detected"
-    smooth: bool = True
+    smooth: bool = False
     unlabelled: bool = False
     sequence: SequenceProtocol | None = None
 

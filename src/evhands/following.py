@@ -6,8 +6,8 @@ The parts of a step of the tracker (`evhands.tracking`), which puts them togethe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from jaxtyping import Float
 
 from evhands.boxes import CropBox, joints_box, overlap
 from evhands.events.flashes import FlashConfig
+from evhands.evidence import RECOGNISER_SIZE, Evidence, EvidenceConfig, HandRecogniser, Recognition
 from evhands.geometry import crop_camera
 from evhands.hand.model import HandModel, pose_hand
 from evhands.inputs import InputConfig, filled_window
-from evhands.smoothing import SmoothingConfig
+from evhands.smoothing import AnySmoothing, SmoothingConfig
 from evhands.stopwatch import part
 from evhands.types import Camera, Events, EventWindow, HandPose, Prediction, Side
 
@@ -79,6 +80,7 @@ class TrackerConfig:
     min_side_px, max_side: smallest crop in pixels, largest as a multiple of the longer image side.
     flashes: which milliseconds are left out because the light of the whole scene jumps; None = all are looked at.
     smoothing: filter of the poses given out; None gives them as they are. The crop follows the unfiltered ones.
+    evidence: how the looks of a recogniser add up.
     """
 
     min_confidence: float = 0.15
@@ -97,26 +99,46 @@ class TrackerConfig:
     max_distance_m: float = 1.4
     min_side_px: float = 24.0
     max_side: float = 2.0
-    smoothing: SmoothingConfig | None = field(default_factory=SmoothingConfig)
+    smoothing: AnySmoothing | None = field(default_factory=SmoothingConfig)
     flashes: FlashConfig | None = FlashConfig()
+    evidence: EvidenceConfig = EvidenceConfig()
 
 
 @dataclass(frozen=True)
 class Tracker:
-    """What every step shares: the networks, the hand of the right side, the camera and the thresholds."""
+    """What every step shares: the networks, the hand, the camera and the thresholds.
+
+    hand: of the side that is tracked, or where sides are found, of the one that a hand is taken for before anything is
+    known. mirrored: the hand of the other side; with it and a recogniser, sides are found. count: how many hands are
+    tracked at most (by `evhands.hands.step`). right_prior: log odds that a hand is a right one before it is looked at.
+    """
 
     estimator: PoseEstimator
     detector: HandDetector
     hand: HandModel
     camera: Camera
     config: TrackerConfig = TrackerConfig()
+    recogniser: HandRecogniser | None = None
+    mirrored: HandModel | None = None
+    count: int = 1
+    right_prior: float = 0.0
+
+    @property
+    def finds_sides(self) -> bool:
+        return self.recogniser is not None and self.mirrored is not None
+
+    def hand_of(self, side: Side) -> HandModel:
+        if side == self.hand.side or self.mirrored is None:
+            return self.hand
+        return self.mirrored
 
 
 @dataclass(frozen=True)
 class Follower:
     """A place that is followed from window to window.
 
-    joints_m and previous_joints_m are unfiltered, for the motion of the crop; memory is the estimator's own state.
+    joints_m and previous_joints_m are unfiltered, for the motion of the crop; memory is the estimator's own state, of
+    hands of `side`.
     """
 
     joints_m: Float[np.ndarray, "21 3"]
@@ -124,6 +146,8 @@ class Follower:
     side_px: float
     memory: Any
     confidence: float
+    side: Side = "right"
+    evidence: Evidence = Evidence()
 
 
 @dataclass(frozen=True)
@@ -159,6 +183,7 @@ class Look:
     pose: HandPose
     confidence: float
     follower: Follower
+    joint_confidence: Float[np.ndarray, " 21"]
 
 
 def hand_joints(hand: HandModel, pose: HandPose) -> Float[np.ndarray, "21 3"]:
@@ -234,31 +259,75 @@ def least_side_px(camera: Camera, crop_scale: float, config: TrackerConfig) -> f
     return max(config.min_side_px, crop_scale * 0.09 * float(camera.K[0, 0]) / config.max_distance_m)
 
 
-def first_look(tracker: Tracker, seen: Seen, place: Place) -> Look:
-    """Predict twice: the second time in a crop that the first pose has a part in."""
+def first_look(tracker: Tracker, seen: Seen, place: Place) -> Look | None:
+    """Predict twice: the second time in a crop that the first pose has a part in; None where the recogniser sees no
+    hand."""
     config, crop_scale = tracker.config, tracker.estimator.input_config.crop_scale
-    look = look_at(tracker, seen, place.box, None)
+    known = Evidence()
+    if tracker.recogniser is not None:
+        recognition = _recognition(tracker, seen, place.box)
+        if recognition.nothing > config.evidence.max_nothing:
+            return None
+        known = known.with_look(recognition, config.evidence)
+    side = _side(tracker, tracker.hand.side, known, change=0.0)
+    look = _predicted(tracker, seen, place.box, None, side, known)
     if look.confidence < config.min_confidence:
         return look
     refined = joints_box(look.follower.joints_m, tracker.camera, crop_scale)
     if not plausible(refined, tracker.camera, config) or overlap(refined, place.box) <= config.min_overlap:
         return look
-    return look_at(tracker, seen, anchored(refined, look.confidence, place), None)
+    return _predicted(tracker, seen, anchored(refined, look.confidence, place), None, side, known)
 
 
-def look_at(tracker: Tracker, seen: Seen, box: CropBox, before: Follower | None) -> Look:
+def look_at(tracker: Tracker, seen: Seen, box: CropBox, before: Follower) -> Look:
+    """Ask recogniser and estimator about the crop of a track; one whose side changes begins anew with the other
+    hand."""
+    known, side, config = before.evidence, before.side, tracker.config.evidence
+    if tracker.recogniser is not None:
+        if known.due(config, tracker.finds_sides):
+            known = known.with_look(_recognition(tracker, seen, box), config)
+            side = _side(tracker, side, known, config.change)
+        else:
+            known = replace(known, windows=known.windows + 1)
+    return _predicted(tracker, seen, box, before, side, known)
+
+
+def _side(tracker: Tracker, side: Side, known: Evidence, change: float) -> Side:
+    """The side that a hand is taken for: the other one than before once the evidence for it exceeds `change`."""
+    if not tracker.finds_sides:
+        return side
+    right = known.right + tracker.right_prior
+    if abs(right) <= change:
+        return side
+    return "right" if right > 0 else "left"
+
+
+def _recognition(tracker: Tracker, seen: Seen, box: CropBox) -> Recognition:
+    assert tracker.recogniser is not None
+    filled = filled_window(seen.window, seen.recent, box, tracker.camera, tracker.estimator.input_config)
+    crop = crop_camera(tracker.camera, box.centre_px, box.side_px, RECOGNISER_SIZE)
+    return tracker.recogniser.recognise(filled, tracker.camera, crop)
+
+
+def _predicted(
+    tracker: Tracker, seen: Seen, box: CropBox, before: Follower | None, side: Side, known: Evidence
+) -> Look:
     """Ask the estimator about a crop; a pose that cannot be has the confidence 0."""
     inputs, camera = tracker.estimator.input_config, tracker.camera
     crop = crop_camera(camera, box.centre_px, box.side_px, inputs.size_px)
-    memory = tracker.estimator.initial_state(1) if before is None else before.memory
+    fresh = before is None or before.side != side
+    memory = tracker.estimator.initial_state(1) if fresh else cast(Follower, before).memory
     with part("slicing"):
         filled = filled_window(seen.window, seen.recent, box, camera, inputs)
-    prediction, memory = tracker.estimator.predict(filled, camera, crop, memory, tracker.hand.side)
+    prediction, memory = tracker.estimator.predict(filled, camera, crop, memory, side)
     with part("hand"):
-        joints = hand_joints(tracker.hand, prediction.pose)
+        joints = hand_joints(tracker.hand_of(side), prediction.pose)
     confidence = float(prediction.confidence) if _sane(joints) else 0.0
-    follower = Follower(joints, joints if before is None else before.joints_m, box.side_px, memory, confidence)
-    return Look(box, prediction.pose, confidence, follower)
+    of_joints = prediction.joint_confidence
+    of_joints = np.full(21, confidence) if of_joints is None else np.asarray(of_joints, np.float64)
+    previous = joints if before is None else before.joints_m
+    follower = Follower(joints, previous, box.side_px, memory, confidence, side, known)
+    return Look(box, prediction.pose, confidence, follower, of_joints)
 
 
 def detections(tracker: Tracker, window: EventWindow, recent: Events) -> tuple[Place, ...]:

@@ -120,19 +120,26 @@ def draw_overlay(
     style: OverlayStyle = OverlayStyle(),
     text: str = "",
     confidence: float | None = None,
+    others: Sequence[Hand] = (),
+    names: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """One finished frame: events, hand (metres, camera frame; None = no hand), text and a bar of the confidence."""
+    """One finished frame: events, hand (metres, camera frame; None = no hand), text and a bar of the confidence.
+
+    others: further hands, drawn without a side view. names: what stands beside the wrists of hand and others.
+    """
     scale = style.magnification(camera.size)
     thickness = max(1.0, scale * max(camera.size) / 700)
     style = replace(style, bone_px=style.bone_px * thickness, joint_px=style.joint_px * thickness)
     picture = np.repeat(np.repeat(draw_events(events, end_us, length_us, style), scale, axis=0), scale, axis=1)
-    if hand is not None:
-        joints, vertices = np.asarray(hand.joints), np.asarray(hand.vertices)
-        _draw_mesh(picture, _to_picture(vertices, camera, scale), vertices, np.asarray(hand.faces), style)
+    hands = [] if hand is None else [hand, *others]
+    for one in sorted(hands, key=lambda h: -float(np.asarray(h.joints)[:, 2].mean())):  # near hands over far ones
+        joints, vertices = np.asarray(one.joints), np.asarray(one.vertices)
+        _draw_mesh(picture, _to_picture(vertices, camera, scale), vertices, np.asarray(one.faces), style)
         draw_skeleton(picture, _to_picture(joints, camera, scale), style)
-        if style.side_view:
-            _draw_side_view(picture, vertices, np.asarray(hand.faces), joints, style)
-    return with_text(picture, text, confidence)
+    if hand is not None and style.side_view:
+        _draw_side_view(picture, np.asarray(hand.vertices), np.asarray(hand.faces), np.asarray(hand.joints), style)
+    wrists = [_to_picture(np.asarray(one.joints)[:1], camera, scale)[0, :2] for one in hands]
+    return with_text(picture, text, confidence, tuple(zip(names, wrists, strict=False)))
 
 
 def draw_mesh(picture: Picture, hand: Hand, K: Float[np.ndarray, "3 3"], style: OverlayStyle = OverlayStyle()) -> None:
@@ -345,14 +352,20 @@ def _font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def with_text(picture: Picture, text: str, confidence: float | None = None) -> UInt8[np.ndarray, "h w 3"]:
-    """The finished picture, with a line of text in its corner and a bar of the confidence."""
+def with_text(
+    picture: Picture, text: str, confidence: float | None = None, labels: Sequence[tuple[str, Any]] = ()
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The finished picture, with a line of text in its corner, a bar of the confidence and labels below points (2,)."""
     frame = Image.fromarray((np.clip(picture, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
     size = max(11, min(20, frame.height // 32))
     x, y = size // 2 + 2, size // 2
     draw = ImageDraw.Draw(frame)
     if text:
         draw.text((x, y), text, fill=(226, 230, 238), font=_font(size), stroke_width=2, stroke_fill=(14, 17, 23))
+    for label, point in labels:
+        if np.isfinite(point).all():
+            place = tuple(np.clip(point + (0, size), 0, (frame.width - 1, frame.height - 1)).tolist())
+            draw.text(place, label, (226, 230, 238), _font(size), "mt", stroke_width=2, stroke_fill=(14, 17, 23))
     if confidence is not None:
         top, length = y + int(1.6 * size), 7 * size
         red, green = int(230 - 140 * confidence), int(90 + 130 * confidence)

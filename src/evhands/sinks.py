@@ -1,11 +1,11 @@
 """Where hands go as soon as they are known: lines of JSON, and the same over a WebSocket.
 
 A line is one window:
-`{"t_us": 5033333, "hands": [{"side": "right", "status": "tracked", "confidence": 0.87, "joints_m": [[x, y, z], ...],
-"pose": {"model": "open", "orientation": [...], "wrist": [...], "joints": [[...], ...], "shape": [...]}, "box_px": [x0,
-y0, x1, y1]}]}`. `t_us` is the end of the window on the clock of the source; joints are in `openpose21` order, metres,
-in the frame of the camera; the pose is that of `HandPose`; the box is the crop in the undistorted image. No hand, no
-entry.
+`{"t_us": 5033333, "hands": [{"id": 1, "side": "right", "status": "moving", "confidence": 0.87, "joint_confidence": [c,
+...], "joints_m": [[x, y, z], ...], "pose": {"model": "open", "orientation": [...], "wrist": [...], "joints": [[...],
+...], "shape": [...]}, "box_px": [x0, y0, x1, y1]}]}`. `t_us` is the end of the window on the clock of the source; the
+id is new for every new track; joints are in `openpose21` order, metres, in the frame of the camera; the pose is that of
+`HandPose`; the box is the crop in the undistorted image. No hand, no entry.
 """
 
 from __future__ import annotations
@@ -51,9 +51,11 @@ def _hand(hand: TrackResult) -> dict[str, Any]:
     assert pose is not None
     numbers = {name: _plain(getattr(pose, name)) for name in ("orientation", "wrist", "joints", "shape")}
     return {
+        "id": hand.id,
         "side": pose.side,
         "status": hand.status,
         "confidence": round(float(hand.confidence), 4),
+        "joint_confidence": None if hand.joint_confidence is None else np.round(hand.joint_confidence, 4).tolist(),
         "joints_m": _plain(hand.joints_m),
         "pose": {"model": pose.hand_model, **numbers},
         "box_px": None if hand.box is None else np.round(hand.box.corners(), 2).tolist(),

@@ -10,9 +10,9 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
@@ -20,10 +20,11 @@ from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from evhands.boxes import sensor_pixels
 from evhands.files import replacing
-from evhands.hand.model import HandModel
 from evhands.hand.skeleton import JOINT_ORDERS
+from evhands.hands import HandsState, step
+from evhands.interpolation import pose_at
 from evhands.overlay import OverlayStyle, draw_overlay, video_writer
-from evhands.tracking import Tracker, TrackerState, TrackResult, hand_mesh, step, whole_windows
+from evhands.tracking import Tracker, TrackResult, hand_mesh, whole_windows
 from evhands.types import Camera, Events, EventStream, EventWindow, HandPose, InputError, Side
 
 FILES = ("poses.npz", "poses.csv", "overlay.mp4", "summary.json")
@@ -39,14 +40,19 @@ class Sink(Protocol):
 class Track:
     """The poses of one recording, one row a window; rows without a hand hold NaN and `tracked` False.
 
+    Where several hands are tracked, a window has a row for every hand in it (one without a hand where there is none),
+    the oldest first; `hand` gives the rows of one.
+
     t_us: end of the window, on the clock of the recording. orientation (n, 3), wrist (n, 3) m, joints (n, 15, 3) and
     shape (n, 10) as in `HandPose`, in the frame of `camera`. joints_m: 21 joints in `openpose21` order, metres, camera
     frame. joints_px: where they lie on the sensor, lens distortion included. boxes_px: x0 y0 x1 y1 of the crop in the
-    undistorted image. status: searching, found, tracked, held. events: in the window, the whole sensor.
+    undistorted image. joint_confidence: as `confidence`, of every joint. status: moving, holding (a still hand makes
+    no events: the last pose), lost (no hand). events: in the window, the whole sensor. id: of the track, a new one for
+    every new track; 0 without a hand. sides: right, left, or empty without a hand. side: of all hands, or both.
     """
 
     t_us: Int64[np.ndarray, " n"]
-    side: Side
+    side: Side | Literal["both"]
     hand_model: str
     model: str
     camera: Camera
@@ -61,6 +67,9 @@ class Track:
     tracked: Bool[np.ndarray, " n"]
     status: Shaped[np.ndarray, " n"]
     events: Int64[np.ndarray, " n"]
+    id: Int64[np.ndarray, " n"]
+    sides: Shaped[np.ndarray, " n"]
+    joint_confidence: Float32[np.ndarray, "n 21"]
     seconds: float = 0.0
     """How long all tracker steps took together, without reading and drawing."""
 
@@ -69,15 +78,44 @@ class Track:
 
     @property
     def pose(self) -> HandPose:
-        """All poses as one batch."""
+        """All poses as one batch; ValueError where they are of both sides."""
+        if self.side == "both":
+            raise ValueError("the hands of this track are of both sides: take those of one with Track.hand(id)")
         return HandPose(self.side, self.orientation, self.wrist, self.joints, self.shape, self.hand_model)
 
     @property
     def poses_per_second(self) -> float:
         return float(np.count_nonzero(self.tracked)) / self.seconds if self.seconds > 0 else 0.0
 
+    @property
+    def windows(self) -> int:
+        return len(np.unique(self.t_us))
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """Of all tracks, in the order in which they began."""
+        return tuple(int(i) for i in np.unique(self.id[self.tracked]))
+
+    def hand(self, id: int) -> Track:
+        """The rows of one hand; the side is that which it was last taken for, and so are its rows."""
+        rows = self.id == id
+        side = cast(Side, str(self.sides[rows][-1])) if rows.any() else self.side
+        rows &= self.sides == side
+        changed = {f.name: getattr(self, f.name)[rows] for f in fields(self) if len(np.shape(getattr(self, f.name)))}
+        return replace(self, side=side, **changed)
+
+    def pose_at(self, t_us: int) -> HandPose | None:
+        """The pose of a single hand (see `hand`) at any time, `evhands.interpolation.AHEAD_US` ahead at most; None
+        where it was never tracked."""
+        if not self.tracked.any():
+            return None
+        names = ("orientation", "wrist", "joints", "shape")
+        poses = replace(self.pose, **{name: getattr(self, name)[self.tracked] for name in names})
+        return pose_at(poses, self.t_us[self.tracked], t_us)
+
     def joints_at(self, t_us: Int64[np.ndarray, " m"]) -> Float[np.ndarray, "m 21 3"]:
-        """The 21 joints at any times: linear between neighbouring poses, the nearest one outside; NaN with no pose."""
+        """The 21 joints of a single hand at any times: linear between neighbouring poses, the nearest one outside; NaN
+        with no pose."""
         if not self.tracked.any():
             return np.full((len(t_us), 21, 3), np.nan)
         times, joints = self.t_us[self.tracked], self.joints_m[self.tracked].astype(np.float64)
@@ -90,13 +128,14 @@ class Track:
 
 
 def collect(results: Sequence[TrackResult], tracker: Tracker, model: str, seconds: float = 0.0) -> Track:
-    """The rows of a track from the results of its windows (none = an empty track)."""
+    """The rows of a track from the results of its windows, several a window where there are several hands (none = an
+    empty track)."""
     n, camera = len(results), tracker.camera
     rows = {
         name: np.full((n, *shape), np.nan, np.float32)
         for name, shape in (
             ("orientation", (3,)), ("wrist", (3,)), ("joints", (15, 3)), ("shape", (10,)),
-            ("joints_m", (21, 3)), ("joints_px", (21, 2)), ("boxes_px", (4,)),
+            ("joints_m", (21, 3)), ("joints_px", (21, 2)), ("boxes_px", (4,)), ("joint_confidence", (21,)),
         )
     }  # fmt: skip
     for i, result in enumerate(results):
@@ -107,9 +146,11 @@ def collect(results: Sequence[TrackResult], tracker: Tracker, model: str, second
         rows["joints_m"][i] = result.joints_m
         rows["joints_px"][i] = sensor_pixels(result.joints_m, camera)
         rows["boxes_px"][i] = result.box.corners()
+        rows["joint_confidence"][i] = result.confidence if result.joint_confidence is None else result.joint_confidence
+    sides = {r.side for r in results if r.side is not None} or {tracker.hand.side}
     return Track(
         t_us=np.array([r.t_us for r in results], np.int64),
-        side=tracker.hand.side,
+        side=sides.pop() if len(sides) == 1 else "both",
         hand_model=tracker.hand.name,
         model=model,
         camera=camera,
@@ -117,6 +158,8 @@ def collect(results: Sequence[TrackResult], tracker: Tracker, model: str, second
         tracked=np.array([r.tracked for r in results], np.bool_),
         status=np.array([r.status for r in results], dtype="U9"),
         events=np.array([r.events for r in results], np.int64),
+        id=np.array([r.id for r in results], np.int64),
+        sides=np.array([r.side or "" for r in results], dtype="U5"),
         seconds=seconds,
         **rows,
     )
@@ -189,16 +232,16 @@ def _results(
 ) -> tuple[list[TrackResult], float]:
     """All results, and the seconds of the steps alone: without reading, cutting into windows, drawing and compiling."""
     results: list[TrackResult] = []
-    state, seconds = TrackerState(), 0.0
+    state, seconds = HandsState(), 0.0
     for window in whole_windows(stream, tracker.estimator.input_config.window_us, stride_us):
         if len(results) < 3:  # a step is pure: run it once for nothing, so that what is compiled on first use is there
             step(tracker, window, state)
         start = time.perf_counter()
-        result, state = step(tracker, window, state)
+        state, hands = step(tracker, window, state)
         seconds += time.perf_counter() - start
-        results.append(result)
+        results.extend(hands)
         for sink in sinks:
-            sink(window, (result,))
+            sink(window, hands)
     if not results:
         raise InputError(
             "The recording holds no events. Wanted a recording of a moving hand; look at the file with `evhands info`, "
@@ -214,23 +257,28 @@ def summarise(track: Track) -> dict[str, Any]:
         "side": track.side,
         "hand_model": track.hand_model,
         "sensor": list(track.camera.size),
-        "windows": len(track),
+        "windows": track.windows,
         "first_us": int(track.t_us[0]),
         "last_us": int(track.t_us[-1]),
-        "tracked_share": round(float(track.tracked.mean()), 4),
-        "held_share": round(float(np.mean(track.status == "held")), 4),
+        "tracked_share": round(len(np.unique(track.t_us[track.tracked])) / track.windows, 4),
+        "holding_share": round(len(np.unique(track.t_us[track.status == "holding"])) / track.windows, 4),
         "mean_confidence": round(float(track.confidence[track.tracked].mean()), 4) if track.tracked.any() else 0.0,
         "tracking_seconds": round(track.seconds, 3),
         "poses_per_second": round(track.poses_per_second, 1),
+        "hands": [_hand_summary(track.hand(id), int(np.sum(track.id == id))) for id in track.ids],
     }
+
+
+def _hand_summary(hand: Track, windows: int) -> dict[str, Any]:
+    times = {"first_us": int(hand.t_us[0]), "last_us": int(hand.t_us[-1]), "windows": windows}
+    return {"id": int(hand.id[0]), "side": hand.side, **times}
 
 
 COLUMNS = (
     "t_us", "orientation", "wrist", "joints", "shape", "joints_m", "joints_px", "boxes_px",
-    "confidence", "tracked", "status", "events",
+    "confidence", "joint_confidence", "tracked", "status", "events", "id", "sides",
 )  # fmt: skip
-"""The arrays of `Track` with a row a window."""
-CSV_HEADER = ("t_us", "confidence", *(f"{joint}_{axis}" for joint in JOINT_ORDERS["openpose21"] for axis in "xyz"))
+"""The arrays of `Track` with a row a window, or a row a window and hand."""
 
 
 def save_track(track: Track, path: Path | str) -> None:
@@ -258,6 +306,8 @@ def load_track(path: Path | str) -> Track:
         content.pop("joint_names")
         words = {name: str(content.pop(name)) for name in ("side", "hand_model", "model")}
         seconds = float(content.pop("seconds"))
+        found = set(content["sides"].tolist()) - {""}
+        words["side"] = found.pop() if len(found) == 1 else "both" if found else words["side"]
         return Track(camera=camera, seconds=seconds, **words, **content)  # type: ignore[arg-type]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -266,18 +316,29 @@ def load_track(path: Path | str) -> Track:
 
 
 def write_csv(track: Track, path: Path | str) -> None:
-    """Write poses.csv: one row a window: t_us, confidence, then x, y, z in metres of the 21 joints; empty = no hand."""
+    """Write poses.csv: one row a window: t_us, confidence, then x, y, z in metres of the 21 joints; empty = no hand.
+
+    Where a window has several rows, id and side stand after t_us.
+    """
+    several = len(track) > track.windows
     with Path(path).open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(CSV_HEADER)
-        writer.writerows(csv_rows(track))
+        writer.writerow(csv_header(several))
+        writer.writerows(csv_rows(track, several))
 
 
-def csv_rows(track: Track) -> Iterator[list[Any]]:
+def csv_header(several: bool) -> list[str]:
+    """The names of the columns of poses.csv, of one hand or of several."""
+    names = [f"{joint}_{axis}" for joint in JOINT_ORDERS["openpose21"] for axis in "xyz"]
+    return ["t_us", *(("id", "side") if several else ()), "confidence", *names]
+
+
+def csv_rows(track: Track, several: bool) -> Iterator[list[Any]]:
     """The rows of poses.csv below its header."""
-    for t_us, confidence, joints in zip(track.t_us, track.confidence, track.joints_m.reshape(-1, 63), strict=True):
+    for row, joints in enumerate(track.joints_m.reshape(-1, 63)):
         values = [""] * 63 if np.isnan(joints[0]) else [f"{v:.6f}" for v in joints]
-        yield [int(t_us), f"{confidence:.4f}", *values]
+        which = [int(track.id[row]), str(track.sides[row])] if several else []
+        yield [int(track.t_us[row]), *which, f"{track.confidence[row]:.4f}", *values]
 
 
 @contextmanager
@@ -289,23 +350,26 @@ def _overlay(path: Path, tracker: Tracker, stride_us: int, style: OverlayStyle) 
         def draw(window: EventWindow, hands: Sequence[TrackResult]) -> None:
             nonlocal origin_us
             origin_us = window.start_us if origin_us is None else origin_us
-            write(draw_result(window, hands[0], tracker.hand, tracker.camera, style, origin_us))
+            write(draw_hands(window, hands, tracker, style, origin_us))
 
         yield draw
 
 
-def draw_result(
+def draw_hands(
     window: EventWindow,
-    result: TrackResult,
-    hand: HandModel,
-    camera: Camera,
+    hands: Sequence[TrackResult],
+    tracker: Tracker,
     style: OverlayStyle = OverlayStyle(),
     origin_us: int = 0,
 ) -> np.ndarray:
-    """The frame of one result; times in the text count from `origin_us`."""
-    mesh = None if result.pose is None else hand_mesh(hand, result.pose)
-    text = f"{(result.t_us - origin_us) / 1e6:6.2f} s   {result.status}"
-    if result.tracked:
-        text += f"   {result.confidence:.2f}"
+    """The frame of one window with its hands; times in the text count from `origin_us`."""
+    shown = [hand for hand in hands if hand.pose is not None]
+    meshes = [hand_mesh(tracker.hand_of(hand.pose.side), hand.pose) for hand in shown if hand.pose is not None]
+    words = [f"{hand.side} {hand.id}: {hand.status} {hand.confidence:.2f}" for hand in shown] or ["lost"]
+    text = "   ".join([f"{(window.end_us - origin_us) / 1e6:6.2f} s", *words])
     length = window.end_us - window.start_us
-    return draw_overlay(window.events, window.end_us, length, camera, mesh, style, text, result.confidence)
+    return draw_overlay(
+        window.events, window.end_us, length, tracker.camera, meshes[0] if meshes else None, style, text,
+        max((hand.confidence for hand in shown), default=0.0), meshes[1:],
+        [f"{hand.side} {hand.id}" for hand in shown] if len(shown) > 1 else (),
+    )  # fmt: skip

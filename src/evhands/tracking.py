@@ -24,9 +24,11 @@ from evhands.following import (
     Detection,
     Follower,
     HandDetector,
+    HandRecogniser,
     Look,
     Place,
     PoseEstimator,
+    Recognition,
     Rival,
     Seen,
     Tracker,
@@ -44,20 +46,26 @@ from evhands.following import (
 from evhands.hand.model import HandModel, pose_hand
 from evhands.smoothing import SmoothingState, smooth_pose
 from evhands.stopwatch import part
-from evhands.types import Events, EventStream, EventWindow, HandMesh, HandPose
+from evhands.types import Events, EventStream, EventWindow, HandMesh, HandPose, Side
 
 __all__ = [
-    "Detection", "HandDetector", "PoseEstimator", "TrackResult", "Tracker", "TrackerConfig", "TrackerState",
-    "hand_joints", "hand_mesh", "next_box", "step", "track_stream", "track_windows", "whole_windows",
+    "Detection", "HandDetector", "HandRecogniser", "PoseEstimator", "Recognition", "TrackResult", "Tracker",
+    "TrackerConfig", "TrackerState", "hand_joints", "hand_mesh", "next_box", "step", "track_stream", "track_windows",
+    "whole_windows",
 ]  # fmt: skip
 
-Status = Literal["searching", "found", "tracked", "held"]
-"""searching: no pose. found: first pose after a detection. held: the last pose of a hand that makes no events."""
+Status = Literal["lost", "moving", "holding"]
+"""lost: no pose. moving: a pose of this window. holding: the last pose of a hand that makes no events."""
 
 
 @dataclass(frozen=True)
 class TrackResult:
-    """What the tracker says at `t_us`, the end of its window; pose, joints (21, 3) and box are None when searching."""
+    """What the tracker says at `t_us`, the end of its window; pose, joints (21, 3) and box are None where the hand is
+    lost.
+
+    id: new for every new track, from 1 on; 0 where the hand is lost. joint_confidence: 0 to 1 of every joint; where
+    the network knows only of the whole hand, all are the same. Both confidences fade while a hand is held.
+    """
 
     t_us: int
     status: Status
@@ -66,10 +74,17 @@ class TrackResult:
     pose: HandPose | None = None
     joints_m: Float[np.ndarray, "21 3"] | None = None
     box: CropBox | None = None
+    id: int = 0
+    joint_confidence: Float[np.ndarray, " 21"] | None = None
 
     @property
     def tracked(self) -> bool:
         return self.pose is not None
+
+    @property
+    def side(self) -> Side | None:
+        """None where the hand is lost."""
+        return None if self.pose is None else self.pose.side
 
 
 @dataclass(frozen=True)
@@ -77,7 +92,7 @@ class TrackerState:
     """All that the next step needs; `TrackerState()` is a tracker that has seen nothing.
 
     doubted_since_us, held_since_us: when low confidence, or stillness, began. recent: the events of the last
-    `longest_us`.
+    `longest_us`. begun: how many tracks there have been.
     """
 
     last: TrackResult | None = None
@@ -87,19 +102,33 @@ class TrackerState:
     doubted_since_us: int | None = None
     held_since_us: int | None = None
     recent: Events | None = None
+    begun: int = 0
 
 
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """One window in, one result out; windows come in order of time and may be empty."""
     with part("slicing"):
         recent = recent_events(state.recent, window, tracker.estimator.input_config.longest_us)
-        seen, calm = window, recent
-        if tracker.config.flashes is not None:
-            calm = without_flashes(recent, tracker.config.flashes)
-            if calm is not recent:
-                seen = replace(window, events=calm.between(window.start_us, window.end_us))
-    result, state = _step(tracker, seen, replace(state, recent=calm))
+        seen, calm = calmed(tracker, window, recent)
+    result, state = step_seen(tracker, seen, calm, state)
     return replace(result, events=len(window.events)), replace(state, recent=recent)
+
+
+def calmed(tracker: Tracker, window: EventWindow, recent: Events) -> tuple[EventWindow, Events]:
+    """The window, and the events up to its end, without flashes."""
+    if tracker.config.flashes is None:
+        return window, recent
+    calm = without_flashes(recent, tracker.config.flashes)
+    if calm is recent:
+        return window, recent
+    return replace(window, events=calm.between(window.start_us, window.end_us)), calm
+
+
+def step_seen(
+    tracker: Tracker, window: EventWindow, recent: Events, state: TrackerState
+) -> tuple[TrackResult, TrackerState]:
+    """A step on events as they are, with those before it: for callers who keep `recent` themselves."""
+    return _step(tracker, window, replace(state, recent=recent))
 
 
 def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
@@ -107,10 +136,10 @@ def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[T
     camera, config = tracker.camera, tracker.config
     seen = Seen(window, state.recent, detections(tracker, window, state.recent))
     if state.last is None or state.follower is None:
-        return _search(tracker, seen)
+        return _search(tracker, seen, state)
     box = next_box(state.follower, camera, tracker.estimator.input_config.crop_scale, config)
     if not plausible(box, camera, config):
-        return _search(tracker, seen)
+        return _search(tracker, seen, state)
     noise = noise_density(window) * min(box.side_px**2, camera.size[0] * camera.size[1])
     if events_inside(window, box, camera) < config.min_events + NOISE_MARGIN * noise:
         return _hold(tracker, seen, state, box)
@@ -118,7 +147,7 @@ def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[T
     look = look_at(tracker, seen, anchored(box, state.follower.confidence, there), state.follower)
     rival = next_rival(tracker, seen, state.rival, look, there)
     if rival is not None and rival[1].lead >= config.takeover:
-        return _given(tracker, seen, rival[0], TrackerState(), "found")
+        return _begun(tracker, seen, rival[0], state)
     return _go_on(tracker, seen, replace(state, rival=rival and rival[1]), look, there)
 
 
@@ -168,43 +197,56 @@ def hand_mesh(hand: HandModel, pose: HandPose) -> HandMesh:
     return HandMesh(mesh.vertices.numpy(), mesh.joints.numpy(), mesh.faces.numpy())
 
 
-def _search(tracker: Tracker, seen: Seen) -> tuple[TrackResult, TrackerState]:
+def _search(tracker: Tracker, seen: Seen, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """Start a track in the place that detector and estimator together are surest of."""
     window, config = seen.window, tracker.config
     looks = [(first_look(tracker, seen, d), d) for d in seen.detections if d.confidence >= config.min_detection]
-    looks = [(look, d) for look, d in looks if look.confidence > 0]
-    if not looks:
-        return TrackResult(window.end_us, "searching", 0.0, len(window.events)), TrackerState()
-    best = max(looks, key=lambda pair: pair[0].confidence * pair[1].confidence)[0]
-    return _given(tracker, seen, best, TrackerState(), "found")
+    hands = [(look, d) for look, d in looks if look is not None and look.confidence > 0]
+    if not hands:
+        return lost(window.end_us, state)
+    best = max(hands, key=lambda pair: pair[0].confidence * pair[1].confidence)[0]
+    return _begun(tracker, seen, best, state)
+
+
+def lost(t_us: int, state: TrackerState) -> tuple[TrackResult, TrackerState]:
+    """No hand, and nothing kept but how many there have been."""
+    return TrackResult(t_us, "lost", 0.0, 0), TrackerState(begun=state.begun)
+
+
+def _begun(tracker: Tracker, seen: Seen, look: Look, state: TrackerState) -> tuple[TrackResult, TrackerState]:
+    """The first pose of a new track."""
+    return _given(tracker, seen, look, TrackerState(begun=state.begun + 1))
 
 
 def _go_on(
     tracker: Tracker, seen: Seen, state: TrackerState, look: Look, there: Place | None
 ) -> tuple[TrackResult, TrackerState]:
-    """The track's next pose, unless nothing has spoken for the track for a while."""
+    """The track's next pose, unless nothing has spoken for the track for a while, or the recogniser against it."""
     config, window = tracker.config, seen.window
+    if look.follower.evidence.hand <= -config.evidence.end:
+        return _search(tracker, seen, state)
     supported = there is not None and there.confidence >= config.min_detection
     if look.confidence > 0 and (supported or look.confidence >= config.min_confidence):
-        return _given(tracker, seen, look, replace(state, doubted_since_us=None), "tracked")
+        return _given(tracker, seen, look, replace(state, doubted_since_us=None))
     since = state.doubted_since_us if state.doubted_since_us is not None else window.end_us
     if look.confidence == 0 or window.end_us - since >= config.patience_us:
-        return _search(tracker, seen)
-    return _given(tracker, seen, look, replace(state, doubted_since_us=since), "tracked")
+        return _search(tracker, seen, state)
+    return _given(tracker, seen, look, replace(state, doubted_since_us=since))
 
 
-def _given(
-    tracker: Tracker, seen: Seen, look: Look, state: TrackerState, status: Status
-) -> tuple[TrackResult, TrackerState]:
+def _given(tracker: Tracker, seen: Seen, look: Look, state: TrackerState) -> tuple[TrackResult, TrackerState]:
     """The pose of a look, filtered, as the result of a step."""
     pose, smoothing, shown = look.pose, None, look.follower.joints_m
     if tracker.config.smoothing is not None:
+        before = state.smoothing if state.smoothing and state.smoothing.pose.side == pose.side else None
         with part("smoothing"):
-            pose, smoothing = smooth_pose(pose, seen.window.end_us, state.smoothing, tracker.config.smoothing)
+            pose, smoothing = smooth_pose(pose, seen.window.end_us, before, tracker.config.smoothing)
         with part("hand"):
-            shown = hand_joints(tracker.hand, pose)
-    events = len(seen.window.events)
-    result = TrackResult(seen.window.end_us, status, look.confidence, events, pose, shown, look.box)
+            shown = hand_joints(tracker.hand_of(pose.side), pose)
+    result = TrackResult(
+        seen.window.end_us, "moving", look.confidence, len(seen.window.events), pose, shown, look.box, state.begun,
+        look.joint_confidence,
+    )  # fmt: skip
     return result, replace(state, last=result, follower=look.follower, smoothing=smoothing, held_since_us=None)
 
 
@@ -216,9 +258,12 @@ def _hold(tracker: Tracker, seen: Seen, state: TrackerState, box: CropBox) -> tu
     if window.end_us - since >= config.recheck_us and seen.detections:
         best = seen.detections[0]
         if best.confidence >= config.sure and overlap(best.box, box) < config.min_overlap:
-            return _search(tracker, seen)
+            return _search(tracker, seen, state)
     decay = 0.5 ** ((window.end_us - state.last.t_us) / config.hold_half_life_us)
-    confidence = state.last.confidence * decay
-    result = replace(state.last, t_us=window.end_us, status="held", confidence=confidence, events=len(window.events))
+    of_joints = state.last.joint_confidence
+    result = replace(
+        state.last, t_us=window.end_us, status="holding", confidence=state.last.confidence * decay,
+        joint_confidence=None if of_joints is None else of_joints * decay, events=len(window.events),
+    )  # fmt: skip
     still = replace(state.follower, previous_joints_m=state.follower.joints_m)
     return result, replace(state, last=result, follower=still, rival=None, held_since_us=since)

@@ -163,9 +163,11 @@ class HandMesh:
 class Prediction:
     """What an estimator says of a batch of windows, in the crop's camera.
 
-    flow: pixels of the crop per window, or None where the model predicts none. confidence: 0 to 1.
+    flow: pixels of the crop per window, or None where the model predicts none. confidence: 0 to 1. joint_confidence:
+    the same of every joint in `openpose21` order, None where the model knows only of the whole hand.
     """
 
     pose: HandPose
     confidence: Float[Any, "*b"]
     flow: Float[Any, "*b 2 h w"] | None = None
+    joint_confidence: Float[Any, "*b 21"] | None = None

@@ -19,8 +19,10 @@ from evhands.models.checkpoint import CheckpointMeta, save_checkpoint
 from evhands.models.encoder import EncoderConfig
 from evhands.models.flow import FlowConfig
 from evhands.models.paper import PaperConfig, PaperEstimator, PoseNetworkConfig
+from evhands.models.recogniser import Recogniser, RecogniserConfig
+from evhands.smoothing import KalmanConfig, SmoothingConfig
 from evhands.track_files import FILES, load_track, run_track
-from evhands.tracking import Tracker, TrackerConfig, track_stream
+from evhands.tracking import HandRecogniser, Tracker, TrackerConfig, track_stream
 from evhands.types import Camera, Events, HandPose, InputError, Prediction
 
 SIZE = (120, 90)
@@ -78,7 +80,7 @@ class Stream:
 
 @pytest.fixture(autouse=True)
 def _fake_networks(monkeypatch) -> None:
-    def make(model, camera, side, device, smooth=True, mano=None):
+    def make(model, camera, hands, device, smooth="one-euro", mano=None):
         return tracker(camera)
 
     monkeypatch.setattr(making, "make_tracker", make)
@@ -176,3 +178,28 @@ def test_a_checkpoint_of_mano_asks_for_its_file(tmp_path) -> None:
     save_checkpoint(tmp_path / "paper.pt", "paper", estimator, CheckpointMeta())
     with pytest.raises(InputError, match="MANO"):
         REAL_MAKE_TRACKER(str(tmp_path / "paper.pt"), default_camera(SIZE), "right", "cpu")
+
+
+@pytest.mark.parametrize("hands", ["any", "both"])
+def test_sides_need_a_recogniser(hands, monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(making, "ASSETS", tmp_path)
+    with pytest.raises(InputError, match=f"--hands {hands}.*recogniser"):
+        making.with_hands(tracker(), hands, "cpu")
+    assert making.with_hands(tracker(), "left", "cpu").hand.side == "left"
+    assert making.with_hands(tracker(), "auto", "cpu").hand.side == "right"
+
+
+def test_with_a_recogniser_hands_say_what_is_found(monkeypatch, tmp_path) -> None:
+    meta = CheckpointMeta()
+    save_checkpoint(tmp_path / "recogniser.pt", "recogniser", Recogniser(RecogniserConfig()), meta)
+    monkeypatch.setattr(making, "ASSETS", tmp_path)
+    made = {hands: making.with_hands(tracker(), hands, "cpu") for hands in ("right", "left", "any", "both", "auto")}
+    assert [t.finds_sides for t in made.values()] == [False, False, True, True, True]
+    assert [t.count for t in made.values()] == [1, 1, 1, 2, 2]
+    assert all(t.recogniser is not None and isinstance(t.recogniser, HandRecogniser) for t in made.values())
+    assert made["left"].hand.side == made["both"].mirrored.side == "left"
+
+
+def test_the_filter_is_named_and_true_and_false_still_say_what_they_said() -> None:
+    kinds = [type(making.tracker_config(smooth).smoothing) for smooth in ("one-euro", "kalman", "off", True, False)]
+    assert kinds == [SmoothingConfig, KalmanConfig, type(None), SmoothingConfig, type(None)]

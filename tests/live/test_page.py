@@ -13,8 +13,8 @@ from evhands.boxes import CropBox
 from evhands.geometry import default_camera
 from evhands.hand.model import load_hand
 from evhands.live.loop import LiveReport
-from evhands.live.page import LivePage, mesher
-from evhands.tracking import TrackResult, hand_joints
+from evhands.live.page import LivePage
+from evhands.tracking import Tracker, TrackResult, hand_joints
 from evhands.types import Events, EventWindow, HandPose, InputError
 from live.browser import Browser
 
@@ -22,6 +22,7 @@ pytest.importorskip("viser")
 
 CAMERA = default_camera((346, 260))
 HAND = load_hand("open")
+TRACKER = Tracker(None, None, HAND, CAMERA, mirrored=HAND.mirrored())
 UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
 
 
@@ -60,7 +61,7 @@ def moving(page: LivePage):
 
 
 def test_the_page_is_there_before_any_event_and_follows_the_newest_window():
-    with LivePage("127.0.0.1:0", CAMERA, mesher(HAND), LiveReport()) as page:
+    with LivePage("127.0.0.1:0", TRACKER, LiveReport()) as page:
         assert page.url.startswith("http://localhost:")
         page(*window_at(0.0, 1_000_000))
         page(*window_at(0.1, 1_033_333, "left"))
@@ -72,7 +73,7 @@ def test_the_page_is_there_before_any_event_and_follows_the_newest_window():
         assert "left hand" in page._text.content and "1.03 s" in page._text.content
         joints = page._parts[0]._joints.points
         np.testing.assert_allclose(joints, page._newest.hands[0].joints_m, atol=1e-6)
-        page(window_at(0, 1_066_667)[0], (TrackResult(1_066_667, "searching", 0.0, 10),))
+        page(window_at(0, 1_066_667)[0], (TrackResult(1_066_667, "lost", 0.0, 10),))
         for _ in range(100):
             if "no hand" in page._text.content:
                 break
@@ -81,14 +82,14 @@ def test_the_page_is_there_before_any_event_and_follows_the_newest_window():
 
 
 def test_a_host_that_is_none_of_this_machine_is_refused():
-    with pytest.raises(InputError, match="--view-at"), LivePage("203.0.113.7:8080", CAMERA, mesher(HAND)):
+    with pytest.raises(InputError, match="--view-at"), LivePage("203.0.113.7:8080", TRACKER):
         pass
 
 
 @pytest.mark.slow
 def test_a_browser_sees_the_hand_move_and_finds_it_again(tmp_path):
     with Browser(tmp_path / "profile") as browser:
-        with LivePage("127.0.0.1:0", CAMERA, mesher(HAND)) as page:
+        with LivePage("127.0.0.1:0", TRACKER) as page:
             port = page.url.rpartition(":")[2]
             with moving(page):
                 browser.open(page.url)
@@ -99,7 +100,7 @@ def test_a_browser_sees_the_hand_move_and_finds_it_again(tmp_path):
                 browser.wait(lambda: "right hand" in browser.text() and _colourful(browser.picture()) is not None)
         with suppress(Exception):
             browser.text()
-        with LivePage(f"127.0.0.1:{port}", CAMERA, mesher(HAND)) as page:
+        with LivePage(f"127.0.0.1:{port}", TRACKER) as page:
             page(*window_at(0.0, 1_000_000, "left"))
             browser.wait(lambda: "left hand" in browser.text(), 120)
 

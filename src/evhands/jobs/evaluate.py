@@ -44,7 +44,7 @@ def evaluate(
     mano: Path | None = None,
     constant: Path | None = None,
     intervals: Intervals = "recording",
-    smooth: bool = True,
+    smooth: bool = False,
     unlabelled: bool = False,
     save: list[Saved] | None = None,
     report: bool = True,

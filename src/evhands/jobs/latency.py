@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from evhands.files import replacing
+from evhands.hands import HandsState, step
 from evhands.live import LiveConfig, LiveReport, TimeStep, as_they_come, replayed, run_live
 from evhands.live.load import Looped, first_seconds
 from evhands.live.loop import Quantiles, warm_up
-from evhands.live.making import GRACE_US, Runtime, make_any_tracker
+from evhands.live.making import DEFAULT_HANDS, GRACE_US, Hands, Runtime, make_any_tracker
 from evhands.machine import machine
 from evhands.recording import find_camera
 from evhands.sources import file_of, open_source
 from evhands.stopwatch import PARTS, listening
 from evhands.track_files import one_thread
-from evhands.tracking import Tracker, TrackerState, TrackResult, step, whole_windows
-from evhands.types import EventStream, EventWindow, InputError, Side
+from evhands.tracking import Tracker, TrackResult, whole_windows
+from evhands.types import EventStream, EventWindow, InputError
 
 
 def latency(
@@ -30,7 +31,7 @@ def latency(
     model: str = "small",
     runtime: Runtime = "torch",
     camera: Path | None = None,
-    side: Side = "right",
+    hands: Hands = DEFAULT_HANDS,
     rate: float | None = None,
     event_rate: float | None = None,
     behind: float = 50.0,
@@ -50,7 +51,7 @@ def latency(
         model: a model that ships with evhands, a checkpoint, or with --runtime onnx a file of `evhands export`.
         runtime: what runs the network: torch or onnx.
         camera: calibration as JSON; as of `evhands track`.
-        side: which hand is seen.
+        hands: which are tracked, as `evhands track` takes it.
         rate: windows a second; default is what the model was trained for.
         event_rate: events a second; a recording then passes faster or slower, so that it has so many.
         behind: milliseconds; a window that has waited longer gives way to the newest one, and is counted.
@@ -64,7 +65,7 @@ def latency(
     stream = open_source(source, wait_s=wait)
     path = file_of(source)
     seen, _ = find_camera(camera, stream.size, path)
-    tracker = make_any_tracker(model, seen, side, runtime, device)
+    tracker = make_any_tracker(model, seen, hands, runtime, device)
     inputs = tracker.estimator.input_config
     windowing = TimeStep(inputs.window_us, inputs.stride_us if rate is None else round(1e6 / rate))
     parts, offline = Parts(), None
@@ -122,10 +123,10 @@ def _measured(tracker: Tracker, pieces: Any, stream: EventStream, config: LiveCo
 
 def throughput(tracker: Tracker, stream: EventStream, windowing: TimeStep) -> dict[str, float]:
     """Windows a second of the clock and of processor time, of steps alone, as fast as possible."""
-    state, windows, spent, processor = TrackerState(), 0, 0.0, 0.0
+    state, windows, spent, processor = HandsState(), 0, 0.0, 0.0
     for window in whole_windows(stream, windowing.length_us, windowing.stride_us):
         start, start_cpu = time.perf_counter(), time.process_time()
-        _, state = step(tracker, window, state)
+        state, _ = step(tracker, window, state)
         spent, processor = spent + time.perf_counter() - start, processor + time.process_time() - start_cpu
         windows += 1
     return {"poses_per_second": round(windows / spent, 1), "poses_per_processor_second": round(windows / processor, 1)}

@@ -14,16 +14,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evhands.live import EventCount, LiveConfig, LiveReport, TimeStep, Windowing, as_they_come, replayed, run_live
-from evhands.live.making import GRACE_US, Runtime, make_any_tracker
-from evhands.live.page import LivePage, mesher
+from evhands.live.making import DEFAULT_HANDS, GRACE_US, Hands, Runtime, make_any_tracker
+from evhands.live.page import LivePage
 from evhands.live.telling import StatusLine, ending_well, report_live
 from evhands.live.writing import TrackWriter
 from evhands.recording import find_camera
 from evhands.sinks import open_sinks
+from evhands.smoothing import Smooth
 from evhands.sources import file_of, open_source
 from evhands.track_files import FILES, Sink, Track, one_thread, run_track
 from evhands.tracking import Tracker
-from evhands.types import Camera, Events, EventStream, InputError, Side
+from evhands.types import Camera, Events, EventStream, InputError
 
 
 def track(
@@ -31,10 +32,10 @@ def track(
     *,
     model: str = "small",
     camera: Camera | Path | str | None = None,
-    side: Side = "right",
+    hands: Hands = DEFAULT_HANDS,
     rate: float | None = None,
     device: str = "cpu",
-    smooth: bool = True,
+    smooth: Smooth | bool = "one-euro",
     out: Path | str | None = None,
     video: bool = True,
     salvage: bool = False,
@@ -52,10 +53,11 @@ def track(
         source: event file of any known format, a video, or any other source of `evhands.sources.open_source`.
         model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
         camera: the calibration, or a JSON file of it; None takes the one in the recording, else a stated default.
-        side: which hand is seen.
+        hands: right or left: one hand, taken for one of that side. any: one hand, whose side is found. both: up to two,
+            whose sides are found. auto: both where a recogniser of sides ships with evhands, else right.
         rate: poses a second; None is what the model was trained for.
         device: torch device of the network.
-        smooth: pass the poses through a light filter.
+        smooth: the filter that the poses pass through: one-euro (also True), kalman, or off (also False).
         out: folder to write poses.npz, poses.csv, overlay.mp4 and summary.json to; None writes nothing.
         video: whether overlay.mp4 is among them.
         salvage: read on over times that run backwards and events outside the sensor.
@@ -72,7 +74,7 @@ def track(
     """
     stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
     seen, camera_source = find_camera(camera, stream.size, file_of(source))
-    tracker = make_any_tracker(model, seen, side, runtime, device, smooth, None if mano is None else Path(mano))
+    tracker = make_any_tracker(model, seen, hands, runtime, device, smooth, None if mano is None else Path(mano))
     _check_rate(rate)
     with open_sinks(jsonl, serve, seen, model) as sinks, _progress(stream, quiet) as watched:
         result = run_track(
@@ -94,10 +96,10 @@ def track_command(
     out: Path | None = None,
     camera: Path | None = None,
     model: str = "small",
-    side: Side = "right",
+    hands: Hands = DEFAULT_HANDS,
     rate: float | None = None,
     video: bool = True,
-    smooth: bool = True,
+    smooth: Smooth = "one-euro",
     device: str = "cpu",
     salvage: bool = False,
     runtime: Runtime = "torch",
@@ -130,10 +132,12 @@ def track_command(
         camera: calibration as JSON: {"K": 3x3, "distortion": [...], "size": [w, h]}. Without it: the one in the
             recording, else f = 0.95 times the longer side.
         model: a model that ships with evhands, a checkpoint, the folder of a training run, or a published .ckpt file.
-        side: which hand is seen.
+        hands: right or left: one hand, taken for one of that side. any: one hand, whose side is found. both: up to two,
+            whose sides are found. auto: both where a recogniser of sides ships with evhands, else right.
         rate: poses a second; default is what the model was trained for.
         video: write overlay.mp4.
-        smooth: pass the poses through a light filter.
+        smooth: the filter that the poses pass through: one-euro (smooth when still, quick when moving), kalman (follows
+            steady motion without lag) or off.
         device: torch device of the network, such as cpu or cuda.
         salvage: read on over times that run backwards and events outside the sensor.
         runtime: what runs the network: torch, or onnx for a file that `evhands export` wrote, named by --model.
@@ -156,7 +160,7 @@ def track_command(
     """
     if live or view or str(source).startswith(("camera:", "webcam:")):
         told = track_live(
-            source, model=model, camera=camera, side=side, rate=rate, device=device, smooth=smooth, out=out,
+            source, model=model, camera=camera, hands=hands, rate=rate, device=device, smooth=smooth, out=out,
             video=video, salvage=salvage, quiet=False, runtime=runtime, mano=mano, topic=topic, wait=wait,
             jsonl=jsonl, serve=serve, events_per_window=events_per_window, events_per_hop=events_per_hop,
             behind=None if keep_all else behind, max_event_rate=max_event_rate, view_at=view_at if view else None,
@@ -173,7 +177,7 @@ def track_command(
         source,
         model=model,
         camera=camera,
-        side=side,
+        hands=hands,
         rate=rate,
         device=device,
         smooth=smooth,
@@ -204,10 +208,10 @@ def track_live(
     *,
     model: str = "small",
     camera: Camera | Path | str | None = None,
-    side: Side = "right",
+    hands: Hands = DEFAULT_HANDS,
     rate: float | None = None,
     device: str = "cpu",
-    smooth: bool = True,
+    smooth: Smooth | bool = "one-euro",
     out: Path | str | None = None,
     video: bool = True,
     salvage: bool = False,
@@ -232,7 +236,7 @@ def track_live(
     `out` is written as it comes, and appears at the end, also after Ctrl-C or SIGTERM, which end the track.
 
     Args:
-        source, model, camera, side, rate, device, smooth, out, salvage, quiet, runtime, mano, topic, wait, jsonl,
+        source, model, camera, hands, rate, device, smooth, out, salvage, quiet, runtime, mano, topic, wait, jsonl,
             serve: as in `track`.
         video: whether overlay.mp4 is written, which a thread draws at 30 pictures a second.
         events_per_window, events_per_hop: windows of so many events, one every so many, instead of windows by time.
@@ -248,18 +252,18 @@ def track_live(
     stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
     path = file_of(source)
     seen, camera_source = find_camera(camera, stream.size, path)
-    tracker = make_any_tracker(model, seen, side, runtime, device, smooth, None if mano is None else Path(mano))
+    tracker = make_any_tracker(model, seen, hands, runtime, device, smooth, None if mano is None else Path(mano))
     config = LiveConfig(
         windowing=_windowing(tracker, rate, events_per_window, events_per_hop),
         behind_us=None if behind is None else round(1000 * behind),
         max_event_rate=max_event_rate,
     )
     told = LiveReport()
-    facts = {"file": str(source), "camera": camera_source, "model": model, "side": side,
+    facts = {"file": str(source), "camera": camera_source, "model": model, "hands": hands,
              "hand_model": tracker.hand.name, "sensor": list(stream.size)}  # fmt: skip
     with ending_well(), one_thread(), ExitStack() as outer, ExitStack() as stack:
         if view_at is not None:
-            page = outer.enter_context(LivePage(view_at, seen, mesher(tracker.hand), told))
+            page = outer.enter_context(LivePage(view_at, tracker, told))
             print(f"look at {page.url}", file=sys.stderr, flush=True)
             sinks = [*sinks, page]
         all_sinks = [*sinks, *stack.enter_context(open_sinks(jsonl, serve, seen, model))]
@@ -314,7 +318,9 @@ def report(result: Track, out: Path, video: bool = True) -> str:
         ("recording", f"{facts['events']:,} events, {width}x{height}, poses over {span:.2f} s"),
         ("camera", f"{facts['camera']}, f = {result.camera.K[0, 0]:.0f} px"),
         ("hand found", f"{100 * facts['tracked_share']:.1f} % of {facts['windows']} windows"
-                       f" ({100 * facts['held_share']:.1f} % kept while still)"),
+                       f" ({100 * facts['holding_share']:.1f} % kept while still)"),
+        *((_name(i), f"id {h['id']}, {h['side']}, in {h['windows']} windows") for i, h in enumerate(facts["hands"][:12])
+          if len(facts["hands"]) > 1),
         ("confidence", f"{facts['mean_confidence']:.2f} on average"),
         ("speed", f"{facts['poses_per_second']:.0f} poses/s with model {result.model} (crop, network, hand)"),
         ("files", "  ".join(str(out / name) for name in names)),
@@ -322,6 +328,10 @@ def report(result: Track, out: Path, video: bool = True) -> str:
     if not result.tracked.any():
         lines.append(("note", "no hand was found; is one in view, near enough (0.3 to 1 m) and moving?"))
     return "\n".join(f"{name:<11} {text}" for name, text in lines)
+
+
+def _name(row: int) -> str:
+    return "hands" if row == 0 else ""
 
 
 _SLICE = 50_000

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from evhands.events.windows import window_at
+from evhands.hands import HandsState, step
 from evhands.live.cutting import Cutter, Due, EventCount, TimeStep, Windowing
 from evhands.live.reading import Piece, RateLimiter, Reader
 from evhands.stopwatch import part
 from evhands.track_files import Sink
-from evhands.tracking import Tracker, TrackerState, TrackResult, step
+from evhands.tracking import Tracker, TrackResult
 from evhands.types import Events, Size
 
 _WAIT_S = 0.02
@@ -73,7 +74,7 @@ class LiveReport:
     windows: int = 0
     dropped: int = 0
     tracked: int = 0
-    held: int = 0
+    holding: int = 0
     events: int = 0
     late: int = 0
     lost: int = 0
@@ -94,7 +95,7 @@ class LiveReport:
             "windows": self.windows,
             "dropped_windows": self.dropped,
             "tracked_share": round(self.tracked / share, 4),
-            "held_share": round(self.held / share, 4),
+            "holding_share": round(self.holding / share, 4),
             "mean_confidence": round(self.confidence_sum / max(self.tracked, 1), 4),
             "events": self.events,
             "late_events": self.late,
@@ -127,7 +128,7 @@ def run_live(
     inputs = tracker.estimator.input_config
     windowing = config.windowing or TimeStep(inputs.window_us, inputs.stride_us)
     warm_up(tracker, size)
-    cutter, state = Cutter(size, windowing), TrackerState()
+    cutter, state = Cutter(size, windowing), HandsState()
     limiter = None if config.max_event_rate is None else RateLimiter(config.max_event_rate)
     start_s, start_cpu = time.monotonic(), time.process_time()
     reader = Reader(pieces, limiter)
@@ -159,28 +160,28 @@ def run_live(
     return report
 
 
-def _track(tracker: Tracker, due: Due, state: TrackerState, sinks: Sequence[Sink], report: LiveReport) -> TrackerState:
+def _track(tracker: Tracker, due: Due, state: HandsState, sinks: Sequence[Sink], report: LiveReport) -> HandsState:
     begun = time.monotonic()
     if len(due.missed) and state.recent is not None:
         state = replace(state, recent=Events.concatenate([state.recent, due.missed]))
-    result, state = step(tracker, due.window, state)
+    state, hands = step(tracker, due.window, state)
     done = time.monotonic()
     report.step.add(done - begun)
     report.latency.add(max(done - due.ready_s, 0.0))
-    _count(report, result)
+    _count(report, hands)
     for sink in sinks:
-        sink(due.window, (result,))
+        sink(due.window, hands)
     return state
 
 
-def _count(report: LiveReport, result: TrackResult) -> None:
+def _count(report: LiveReport, hands: Sequence[TrackResult]) -> None:
     report.windows += 1
-    report.first_us = result.t_us if report.first_us is None else report.first_us
-    report.last_us = result.t_us
-    if result.tracked:
+    report.first_us = hands[0].t_us if report.first_us is None else report.first_us
+    report.last_us = hands[0].t_us
+    if hands[0].tracked:
         report.tracked += 1
-        report.held += result.status == "held"
-        report.confidence_sum += float(result.confidence)
+        report.holding += any(hand.status == "holding" for hand in hands)
+        report.confidence_sum += float(np.mean([hand.confidence for hand in hands]))
 
 
 def _account(report: LiveReport, reader: Reader, limiter: RateLimiter | None, start_s: float, start_cpu: float) -> None:
@@ -199,11 +200,11 @@ def warm_up(tracker: Tracker, size: Size) -> None:
     t_us = np.sort(rng.integers(0, 10 * inputs.window_us, count))
     x, y = places.T.astype(np.uint16)
     events = Events(x, y, t_us, rng.random(count) < 0.5, size)
-    state = TrackerState()
+    state = HandsState()
     for end in range(2 * inputs.window_us, (2 + _WARM_STEPS) * inputs.window_us, inputs.window_us):
-        _, state = step(tracker, window_at(events, end, inputs.window_us), state)
+        state, _ = step(tracker, window_at(events, end, inputs.window_us), state)
     lively = replace(tracker, config=replace(tracker.config, min_detection=0.0))
-    step(lively, window_at(events, 9 * inputs.window_us, inputs.window_us), TrackerState())
+    step(lively, window_at(events, 9 * inputs.window_us, inputs.window_us), HandsState())
 
 
 __all__ = ["EventCount", "LiveConfig", "LiveReport", "Quantiles", "TimeStep", "run_live", "warm_up"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -9,43 +10,72 @@ from evhands.evaluation import open_method
 from evhands.hand.model import load_hand
 from evhands.models.checkpoint import ASSETS, read_checkpoint
 from evhands.runtime import ExportedEstimator
-from evhands.tracking import PoseEstimator, Tracker, TrackerConfig
-from evhands.types import Camera, Side
+from evhands.smoothing import SMOOTHING, Smooth
+from evhands.tracking import HandRecogniser, PoseEstimator, Tracker, TrackerConfig
+from evhands.types import Camera, InputError, Side
 
 Runtime = Literal["torch", "onnx"]
+Hands = Literal["right", "left", "any", "both", "auto"]
+DEFAULT_HANDS: Hands = "right"
 GRACE_US = 20_000
 """Events of a camera or a network are taken to come this late at most, where it must be known that none will come."""
 
 
 def make_any_tracker(
-    model: str, camera: Camera, side: Side, runtime: Runtime, device: str = "cpu", smooth: bool = True,
-    mano: Path | None = None,
+    model: str, camera: Camera, hands: Hands, runtime: Runtime, device: str = "cpu",
+    smooth: Smooth | bool = "one-euro", mano: Path | None = None,
 ) -> Tracker:  # fmt: skip
     """The tracker of a model, run by torch or, where it is an exported file, by onnxruntime."""
     if runtime == "torch":
-        return make_tracker(model, camera, side, device, smooth, mano)
-    return exported_tracker(model, camera, side, smooth)
+        return make_tracker(model, camera, hands, device, smooth, mano)
+    return exported_tracker(model, camera, hands, smooth)
 
 
 def make_tracker(
-    model: str, camera: Camera, side: Side, device: str, smooth: bool = True, mano: Path | None = None
+    model: str,
+    camera: Camera,
+    hands: Hands,
+    device: str,
+    smooth: Smooth | bool = "one-euro",
+    mano: Path | None = None,
 ) -> Tracker:
-    """The networks of a model on a device, with the hand of the wanted side."""
+    """The networks of a model on a device, with the hands that are wanted."""
     method = open_method(model, mano, device)
-    config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
     hand = method.hand.to("cpu")
-    return Tracker(
-        cast(PoseEstimator, method.estimator),
-        cast(Any, method.detector),
-        hand if hand.side == side else hand.mirrored(),
-        camera,
-        config,
+    estimator = cast(PoseEstimator, method.estimator)
+    return with_hands(
+        Tracker(estimator, cast(Any, method.detector), hand, camera, tracker_config(smooth)), hands, device
     )
 
 
-def exported_tracker(model: str, camera: Camera, side: Side, smooth: bool = True) -> Tracker:
+def exported_tracker(model: str, camera: Camera, hands: Hands, smooth: Smooth | bool = "one-euro") -> Tracker:
     """The tracker with an exported file as its estimator; detector and filtered hand still run in torch."""
     estimator = ExportedEstimator(model)
     detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
-    config = TrackerConfig() if smooth else TrackerConfig(smoothing=None)
-    return Tracker(estimator, cast(Any, detector), load_hand(estimator.facts.hand, side), camera, config)
+    hand = load_hand(estimator.facts.hand)
+    return with_hands(Tracker(estimator, cast(Any, detector), hand, camera, tracker_config(smooth)), hands, "cpu")
+
+
+def tracker_config(smooth: Smooth | bool) -> TrackerConfig:
+    """The config with a filter by its name; True is one-euro, False is off."""
+    words: dict[Smooth | bool, Smooth] = {True: "one-euro", False: "off"}
+    return TrackerConfig(smoothing=SMOOTHING[words.get(smooth, cast(Smooth, smooth))])
+
+
+def with_hands(tracker: Tracker, hands: Hands, device: str) -> Tracker:
+    """The tracker of these hands; the recogniser keeps places without a hand out, whichever they are."""
+    shipped = ASSETS / "recogniser.pt"
+    if hands == "auto":
+        hands = "both" if shipped.exists() else "right"
+    if hands in ("any", "both") and not shipped.exists():
+        raise InputError(
+            f"Found --hands {hands}, which needs the recogniser of sides, and no {shipped.name} among the files that "
+            "ship with this evhands. Wanted right or left; get a newer evhands for both."
+        )
+    side: Side = "left" if hands == "left" else "right"
+    hand = tracker.hand if tracker.hand.side == side else tracker.hand.mirrored()
+    if not shipped.exists():
+        return replace(tracker, hand=hand)
+    recogniser = cast(HandRecogniser, read_checkpoint(shipped, wanted="recogniser").model.to(device))
+    mirrored = hand.mirrored() if hands in ("any", "both") else None
+    return replace(tracker, hand=hand, recogniser=recogniser, mirrored=mirrored, count=2 if hands == "both" else 1)

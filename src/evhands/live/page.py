@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -19,8 +19,8 @@ from evhands.hand.skeleton import OPENPOSE21_BONES
 from evhands.live.loop import LiveReport
 from evhands.overlay import FINGER_COLOURS, draw_events
 from evhands.sinks import parse_address
-from evhands.tracking import TrackResult, hand_mesh
-from evhands.types import Camera, EventWindow, HandMesh, InputError
+from evhands.tracking import Tracker, TrackResult, hand_mesh
+from evhands.types import EventWindow, HandMesh, InputError
 
 FRAMES_PER_S = 25.0
 WALL_M = 0.8
@@ -31,21 +31,6 @@ _WRIST = (0.92, 0.92, 0.95)
 _SKIN = (236, 205, 178)
 _EYE, _AIM = np.array([0.4, -0.2, -0.12]), np.array([0.02, 0.02, 0.5])
 """From where a browser looks at first, and where to."""
-
-Mesher = Callable[[TrackResult], HandMesh]
-
-
-def mesher(hand: Any) -> Mesher:
-    """The mesh of a result by the hand model of a tracker, for either side."""
-    models = {hand.side: hand}
-
-    def mesh(result: TrackResult) -> HandMesh:
-        assert result.pose is not None
-        if result.pose.side not in models:
-            models[result.pose.side] = hand.mirrored()
-        return hand_mesh(models[result.pose.side], result.pose)
-
-    return mesh
 
 
 @dataclass(frozen=True)
@@ -64,9 +49,9 @@ class LivePage:
     Who comes late or comes back sees the present scene. InputError where viser is not installed or the port is taken.
     """
 
-    def __init__(self, address: str, camera: Camera, mesh: Mesher, told: LiveReport | None = None) -> None:
+    def __init__(self, address: str, tracker: Tracker, told: LiveReport | None = None) -> None:
         self._host, self._port = parse_address(address)
-        self._camera, self._mesh, self._told = camera, mesh, told
+        self._tracker, self._camera, self._told = tracker, tracker.camera, told
         self._newest: Seen | None = None
         self._news, self._stop = threading.Event(), threading.Event()
         self._parts: list[_HandParts] = []
@@ -154,7 +139,7 @@ class LivePage:
 
     def _update(self, seen: Seen, rate: float) -> None:
         hands = [hand for hand in seen.hands if hand.pose is not None]
-        meshes = [self._mesh(hand) for hand in hands]
+        meshes = [hand_mesh(self._tracker.hand_of(p.side), p) for hand in hands if (p := hand.pose) is not None]
         picture = self._picture(seen.window) if self._show["events"].value else None
         with self._server.atomic():
             self._wall.visible = picture is not None

@@ -62,10 +62,10 @@ class StatusLine:
         now_s = time.monotonic()
         if not self._console.is_terminal or now_s < self._next_s:
             return
-        told, hand = self._told, hands[0]
+        told = self._told
         rate = (told.windows - self._windows) / max(now_s - self._last_s, 1e-9)
         self._next_s, self._windows, self._last_s = now_s + 0.25, told.windows, now_s
-        seen = f"{hand.status} {hand.confidence:.2f}" if hand.tracked else "no hand"
+        seen = ", ".join(f"{hand.status} {hand.confidence:.2f}" for hand in hands if hand.tracked) or "lost"
         millions = len(window.events) / max(window.end_us - window.start_us, 1)
         self._status.update(
             f"{told.windows:>8} windows  {rate:5.0f}/s  {seen:<14}  {millions:5.2f} M events/s  latency p50 "
@@ -82,7 +82,7 @@ def report_live(told: LiveReport, out: Path | None, video: bool) -> str:
         ("source", f"{told.events:,} events in {told.seconds:.1f} s"
                    + (" (ended by hand)" if told.interrupted else "")),
         ("windows", f"{told.windows}, {told.dropped} dropped, {told.windows / max(told.seconds, 1e-9):.0f} a second"),
-        ("hand found", f"{100 * facts['tracked_share']:.1f} % of them ({100 * facts['held_share']:.1f} % kept while"
+        ("hand found", f"{100 * facts['tracked_share']:.1f} % of them ({100 * facts['holding_share']:.1f} % kept while"
                        " still)"),
         ("confidence", f"{facts['mean_confidence']:.2f} on average"),
         ("latency", f"{latency} ms from the last event of a window to its pose"),

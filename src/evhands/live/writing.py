@@ -22,12 +22,12 @@ from evhands.files import replacing
 from evhands.overlay import OverlayStyle, video_writer
 from evhands.track_files import (
     COLUMNS,
-    CSV_HEADER,
     FILES,
     Track,
     collect,
+    csv_header,
     csv_rows,
-    draw_result,
+    draw_hands,
     one_values,
 )
 from evhands.tracking import Tracker, TrackResult
@@ -60,7 +60,7 @@ class TrackWriter:
         self._parts = Path(self._stack.enter_context(TemporaryDirectory(prefix=".poses.", dir=self._out)))
         self._csv = self._stack.enter_context(self._paths["poses.csv"].open("w", newline=""))
         self._writer = csv.writer(self._csv)
-        self._writer.writerow(CSV_HEADER)
+        self._writer.writerow(csv_header(self._tracker.count > 1))
         self._overlay = None
         if self._video:
             self._overlay = self._stack.enter_context(_Overlay(self._paths["overlay.mp4"], self._tracker))
@@ -74,7 +74,7 @@ class TrackWriter:
         self._stack.__exit__(kind, error, trace)
 
     def __call__(self, window: EventWindow, hands: Sequence[TrackResult]) -> None:
-        self._results.append(hands[0])
+        self._results.extend(hands)
         if self._overlay is not None:
             self._overlay(window, hands)
         if len(self._results) >= _ROWS:
@@ -104,7 +104,7 @@ class TrackWriter:
     def _spill(self) -> None:
         """Rows from memory to disk; the first time (also of none) the columns are begun."""
         part: Track = collect(self._results, self._tracker, self._model)
-        self._writer.writerows(csv_rows(part))
+        self._writer.writerows(csv_rows(part, self._tracker.count > 1))
         for name in COLUMNS:
             values = np.ascontiguousarray(getattr(part, name))
             if name not in self._columns:
@@ -157,8 +157,7 @@ class _Overlay:
         start_s, frames = time.monotonic(), 0
         while True:
             window, hands = self._newest
-            picture = draw_result(window, hands[0], self._tracker.hand, self._tracker.camera, self._style,
-                                  self._origin_us)  # fmt: skip
+            picture = draw_hands(window, hands, self._tracker, self._style, self._origin_us)
             wanted = int((time.monotonic() - start_s) * _VIDEO_FPS) + 1
             for _ in range(max(wanted - frames, 0)):  # a slow machine repeats frames: the speed stays true
                 self._write(picture)

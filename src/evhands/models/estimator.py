@@ -4,6 +4,7 @@ in and out."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,9 @@ class Estimator(nn.Module, ABC):
         arrays = {name: getattr(prediction.pose, name)[0].cpu().numpy() for name in names}
         pose = HandPose(side, **arrays, hand_model=prediction.pose.hand_model)
         flow = None if prediction.flow is None else prediction.flow[0].cpu().numpy()
-        return Prediction(self.to_camera(pose, crop, camera), prediction.confidence[0].cpu().numpy(), flow), state
+        joints = None if prediction.joint_confidence is None else prediction.joint_confidence[0].cpu().numpy()
+        confidence = prediction.confidence[0].cpu().numpy()
+        return Prediction(self.to_camera(pose, crop, camera), confidence, flow, joints), state
 
 
 def mirror_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,4 +92,4 @@ def _mirrored(prediction: Prediction) -> Prediction:
     flow = None
     if prediction.flow is not None:
         flow = prediction.flow.flip(-1) * prediction.flow.new_tensor((-1.0, 1.0))[:, None, None]
-    return Prediction(mirrored(prediction.pose), prediction.confidence, flow)
+    return replace(prediction, pose=mirrored(prediction.pose), flow=flow)

@@ -315,11 +315,12 @@ class SmallEstimator(Estimator):
             output.shape,
             self.hand.name,
         )
-        confidence = torch.exp(-4 * output.log_error.exp().mean(dim=-1))
+        error = output.log_error.exp()
+        confidence = torch.exp(-4 * error.mean(dim=-1))
         flow = (
             None if output.flow is None else F.interpolate(output.flow, size=inputs["lnes"].shape[-2:], mode="bilinear")
         )
-        return Prediction(pose, confidence, flow), state
+        return Prediction(pose, confidence, flow, torch.exp(-4 * error)), state
 
     def decode(self, output: SmallOutput, K: Tensor, similarity: Similarity | None = None) -> Decoded:
         """Lay the articulated hand on the 2.5D joints: the weighted similarity transform between them, in closed form.
