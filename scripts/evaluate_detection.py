@@ -18,7 +18,7 @@ side is right if it is that hand's.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ import torch
 from rich.progress import track as progress_bar
 
 from evhands.boxes import CropBox, events_inside, joints_box, noise_density, sensor_pixels
+from evhands.data.shards import calm_window
 from evhands.events.windows import window_at
 from evhands.geometry import project
 from evhands.hands import track_hands
@@ -39,6 +40,7 @@ from evhands.tracking import Tracker, track_windows
 from evhands.types import EventWindow, HandPose
 
 RECOVERY_US = 200_000
+EMPTY_SEED = 777
 
 
 @dataclass(frozen=True)
@@ -95,25 +97,36 @@ def losses_us(found: Found) -> np.ndarray:
     return np.array(out)
 
 
-def alarms(path: Path, tracker: Tracker) -> np.ndarray:
+def alarms(empty: Clip, tracker: Tracker) -> np.ndarray:
     """(windows,) whether the detector would start a track in a recording without a hand."""
-    recording = read_recording(path)
-    inputs, least = tracker.estimator.input_config, tracker.config.min_detection
-    empty = Clip(recording.events, recording.camera, (), {})
-    out = []
-    for end_us in range(200_000, int(recording.events.t_us[-1]) if len(recording.events) else 0, inputs.stride_us):
-        seen = _detections(tracker, empty, window_at(recording.events, end_us, inputs.window_us))
-        out.append(bool(seen) and seen[0].confidence >= least)
-    return np.array(out, bool)
+    least = tracker.config.min_detection
+    seen = [_detections(tracker, empty, window) for window in _windows(empty, tracker)]
+    return np.array([bool(places) and places[0].confidence >= least for places in seen], bool)
 
 
-def alarms_of_tracker(path: Path, tracker: Tracker) -> np.ndarray:
+def alarms_of_tracker(empty: Clip, tracker: Tracker) -> np.ndarray:
     """(windows,) whether the tracker as a whole reports a hand in a recording without one."""
-    recording, inputs = read_recording(path), tracker.estimator.input_config
-    last = int(recording.events.t_us[-1]) if len(recording.events) else 0
-    ends = range(200_000, last, inputs.stride_us)
-    windows = (window_at(recording.events, end_us, inputs.window_us) for end_us in ends)
-    return np.array([any(hand.tracked for hand in hands) for _, hands in track_hands(tracker, windows)], bool)
+    found = track_hands(tracker, _windows(empty, tracker))
+    return np.array([any(hand.tracked for hand in hands) for _, hands in found], bool)
+
+
+def _windows(empty: Clip, tracker: Tracker) -> Iterator[EventWindow]:
+    inputs = tracker.estimator.input_config
+    last = int(empty.events.t_us[-1]) if len(empty.events) else 0
+    return (window_at(empty.events, end_us, inputs.window_us) for end_us in range(200_000, last, inputs.stride_us))
+
+
+def recorded_empty(path: Path) -> Clip:
+    """A recording without a hand."""
+    recording = read_recording(path)
+    return Clip(recording.events, recording.camera, (), {})
+
+
+def simulated_empty(index: int) -> Clip:
+    """A clip of the kinds of the test set, in turn, whose hand is out of view; other people, another seed."""
+    _, config = clip_of_testset(index * TEST_CLIPS % TEST_COUNT)
+    clip = simulate_clip(replace(config, empty=True, subjects=(1_000_300, 1_000_400)), EMPTY_SEED, index)
+    return Clip(clip.events, clip.camera, (), clip.meta)
 
 
 @dataclass(frozen=True)
@@ -196,7 +209,8 @@ def report_two(parts: Sequence[FoundTwo]) -> str:
 
 def _detections(tracker: Tracker, clip: Clip, window: EventWindow) -> Sequence[object]:
     inputs = tracker.estimator.input_config
-    return tracker.detector.detect(filled_window(window, clip.events, None, clip.camera, inputs), clip.camera)
+    calm, recent = calm_window(clip.events, window.end_us, inputs)
+    return tracker.detector.detect(filled_window(calm, recent, None, clip.camera, inputs), clip.camera)
 
 
 def report(parts: dict[str, list[Found]]) -> str:
@@ -221,6 +235,9 @@ def main() -> None:
     parser.add_argument("recordings", type=Path, nargs="?")
     parser.add_argument("--two-hands", type=Path, help="folder of recordings of two hands")
     parser.add_argument("--empty", type=Path, help="folder of recordings without a hand")
+    parser.add_argument(
+        "--no-hand", type=int, default=0, help="simulate so many clips like the test set's, without one"
+    )
     parser.add_argument("--model", default="small")
     parser.add_argument("--detector", type=Path, help="a checkpoint; the one that ships with evhands when left out")
     parser.add_argument("--recogniser", type=Path, help="a checkpoint; the one that ships with evhands when left out")
@@ -249,13 +266,20 @@ def main() -> None:
         recordings = map(read_recording, sorted(options.two_hands.glob("*.h5")))
         print(report_two([find_two(r, tracker_of(r, two=True)) for r in recordings if r.other is not None]))
     if options.empty is not None:
-        false = [alarms(path, tracker_of(read_recording(path))) for path in sorted(options.empty.glob("*.h5"))]
-        both = np.concatenate(false)
-        print(f"false alarms of the detector in {100 * both.mean():.2f} % of {len(both)} windows without a hand")
-        for two, name in ((False, "one hand"), (True, "two hands")):
-            paths = sorted(options.empty.glob("*.h5"))
-            said = np.concatenate([alarms_of_tracker(path, tracker_of(read_recording(path), two)) for path in paths])
-            print(f"false alarms of the tracker of {name} in {100 * said.mean():.2f} % of them")
+        print("recordings without a hand:")
+        report_empty([recorded_empty(path) for path in sorted(options.empty.glob("*.h5"))], tracker_of)
+    if options.no_hand:
+        print(f"{options.no_hand} clips of the kinds of the test set without a hand:")
+        report_empty([simulated_empty(i) for i in progress_bar(range(options.no_hand), "clips")], tracker_of)
+
+
+def report_empty(clips: Sequence[Clip], tracker_of: Callable[..., Tracker]) -> None:
+    """Print false alarms of the detector alone, and of trackers of one hand and of two."""
+    false = np.concatenate([alarms(clip, tracker_of(clip)) for clip in clips])
+    print(f"  false alarms of the detector in {100 * false.mean():.2f} % of {len(false)} windows")
+    for two, name in ((False, "one hand"), (True, "two hands")):
+        said = np.concatenate([alarms_of_tracker(clip, tracker_of(clip, two)) for clip in clips])
+        print(f"  false alarms of the tracker of {name} in {100 * said.mean():.2f} % of them")
 
 
 if __name__ == "__main__":

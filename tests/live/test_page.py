@@ -35,7 +35,7 @@ def window_at(x_m: float, t_us: int, side: str = "right") -> tuple[EventWindow, 
     events = Events(x.astype(np.uint16), y.astype(np.uint16), times, rng.random(3000) < 0.5, CAMERA.size)
     hand = HAND if side == "right" else HAND.mirrored()
     result = TrackResult(
-        t_us, "tracked", 0.8, 3000, pose, hand_joints(hand, pose), CropBox(np.array([170.0, 130.0]), 90)
+        t_us, "moving", 0.8, 3000, pose, hand_joints(hand, pose), CropBox(np.array([170.0, 130.0]), 90)
     )
     return EventWindow(events, t_us - 66_667, t_us), (result,)
 
