@@ -35,7 +35,9 @@ from evhands.inputs import filled_window
 from evhands.live.making import make_tracker
 from evhands.models.checkpoint import read_checkpoint
 from evhands.recording import Recording, read_recording
-from evhands.sim.generate import Clip, Truth
+from evhands.sim.generate import Clip, simulate_clip
+from evhands.sim.presets import TEST_CLIPS, TEST_COUNT, clip_of_testset
+from evhands.sim.world import Truth
 from evhands.tracking import Tracker, track_windows
 from evhands.types import EventWindow, HandPose
 

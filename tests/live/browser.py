@@ -73,9 +73,9 @@ class Browser:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
     def wait(self, condition: Any, seconds: float = 60.0) -> Any:
-        """Until the condition gives something true, which is returned."""
+        """Until the condition gives something but None and False, which is returned."""
         end = time.monotonic() + seconds
-        while not (found := condition()):
+        while (found := condition()) is None or found is False:
             assert time.monotonic() < end, f"did not happen within {seconds:g} s; the page says {self.text()!r}"
             time.sleep(0.3)
         return found

@@ -6,9 +6,12 @@ hands at the distance where it covers what the camera sees, so that from the cam
 
 from __future__ import annotations
 
+import socket
+import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -60,12 +63,14 @@ class LivePage:
     def __enter__(self) -> LivePage:
         viser = _viser()
         try:
-            self._server = viser.ViserServer(self._host, self._port, label="evhands", verbose=False)
-        except OSError as error:
+            socket.create_server((self._host, self._port)).close()
+        except OSError as error:  # viser would try others, again and again
             raise InputError(
                 f"Cannot serve the page at {self._host}:{self._port} ({error.strerror or error}). Wanted a free port "
                 "of this machine; choose another with --view-at."
             ) from error
+        with redirect_stdout(sys.stderr):  # what it greets with is not for a pipe
+            self._server = viser.ViserServer(self._host, self._port, label="evhands", verbose=False)
         host = "localhost" if self._host in ("127.0.0.1", "0.0.0.0", "::") else self._host
         self.url = f"http://{host}:{self._server.get_port()}"
         self._furnish()
