@@ -2,11 +2,11 @@
 
     python scripts/soak.py [--minutes 30] [--source FILE] [--json soak.json]
 
-A recording is served over and over by `evhands stream --live` in another process, and tracked as a live network stream
-by the loop of `evhands track --live`, everything that goes to disk included. Every few minutes the server is killed and
-started again. At the end: memory (resident, 10^6 bytes) from the second minute on, median latency of the first and the
-last quarter, drops, errors, and whether the files can be read. Exit code 1 where memory grew by more than 20 MB, the
-latency by more than a half and 2 ms, or anything failed.
+A recording is served over and over at its own pace by another process, as `evhands stream --live` does, and tracked as
+a live network stream by the loop of `evhands track --live`, everything that goes to disk included. Every few minutes
+the server is killed and started again. At the end: memory (resident, 10^6 bytes) from the second minute on, median
+latency of the first and the last quarter, drops, errors, and whether the files can be read. Exit code 1 where memory
+grew by more than 20 MB, the latency by more than a half and 2 ms, or anything failed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from evhands.events.io import open_events, write_events
+from evhands.events.io import open_events
 from evhands.live import LiveConfig, LiveReport, as_they_come, run_live
 from evhands.live.load import Looped, first_seconds
 from evhands.live.making import make_any_tracker
@@ -33,15 +33,16 @@ from evhands.live.writing import TrackWriter
 from evhands.machine import machine, memory_mb
 from evhands.recording import find_camera
 from evhands.sources import open_source
+from evhands.sources.serving import EventServer, paced
 from evhands.track_files import load_track, one_thread
 from evhands.types import Events, EventStream
 
 
 class Server:
-    """`evhands stream RECORDING --live` in a process of its own, killed and started again from time to time."""
+    """A server in a process of its own, killed and started again from time to time."""
 
     def __init__(self, recording: Path, address: str, every_s: float) -> None:
-        self.command = [sys.executable, "-m", "evhands", "stream", str(recording), "--live", "--to", address]
+        self.command = [sys.executable, __file__, "--source", str(recording), "--serve", address]
         self.every_s, self.deaths, self.stopped = every_s, 0, threading.Event()
         self.process = self._start()
         threading.Thread(target=self._kill_now_and_then, daemon=True).start()
@@ -60,6 +61,15 @@ class Server:
     def stop(self) -> None:
         self.stopped.set()
         self.process.kill()
+
+
+def serve(recording: Path, address: str) -> None:
+    """Send a recording to whoever comes, over and over, until killed."""
+    events = first_seconds(open_events(recording), 60.0)
+    with EventServer(address, events.size) as server:
+        server.wait()
+        for part in paced(Looped(events, 1e7)):
+            server.send(part)
 
 
 class For:
@@ -104,16 +114,19 @@ def main() -> int:
     parser.add_argument("--runtime", choices=("torch", "onnx"), default="torch")
     parser.add_argument("--kill-every", type=float, default=240.0, help="seconds")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     source = options.source or Path(str(resources.files("evhands"))) / "assets" / "demo.h5"
+    if options.serve is not None:
+        serve(source, options.serve)
+        return 0
     camera = find_camera(None, open_events(source).size, source)[0]
     told, seconds = LiveReport(), 60 * options.minutes
     complaints: list[str] = []
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
-        long, address = Path(folder) / "long.npz", f"unix:{folder}/events"
-        write_events(long, Looped(first_seconds(open_events(source), 60.0), 60.0))
-        server = Server(long, address, min(options.kill_every, seconds / 3))
+        address = f"unix:{folder}/events"
+        server = Server(source, address, min(options.kill_every, seconds / 3))
         try:
             stream = open_source(address, wait_s=30.0)
             tracker = make_any_tracker(options.model, camera, "right", options.runtime)
