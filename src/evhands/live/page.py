@@ -32,7 +32,7 @@ _WIDEST = 640
 """The image is thinned to so many pixels across."""
 _WRIST = (0.92, 0.92, 0.95)
 _SKIN = (236, 205, 178)
-_EYE, _AIM = np.array([0.4, -0.2, -0.12]), np.array([0.02, 0.02, 0.5])
+_EYE, _AIM = np.array([0.3, -0.13, -0.02]), np.array([0.07, 0.02, 0.5])
 """From where a browser looks at first, and where to."""
 
 
