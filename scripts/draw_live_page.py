@@ -1,6 +1,6 @@
 """Draw docs/images/live.jpg: the live page on the recording that ships with the package, in a headless Chromium.
 
-    python scripts/draw_live_page.py        # needs: apt-get install chromium chromium-driver
+python scripts/draw_live_page.py        # needs: apt-get install chromium chromium-driver
 """
 
 from __future__ import annotations
