@@ -10,14 +10,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from evhands.boxes import CropBox, joints_box, overlap
 from evhands.events.flashes import FlashConfig
 from evhands.evidence import RECOGNISER_SIZE, Evidence, EvidenceConfig, HandRecogniser, Recognition
 from evhands.geometry import crop_camera
-from evhands.hand.model import HandModel, pose_hand
+from evhands.hand.model import HandModel
 from evhands.inputs import InputConfig, filled_window
 from evhands.smoothing import AnySmoothing, SmoothingConfig
 from evhands.stopwatch import part
@@ -188,8 +187,7 @@ class Look:
 
 def hand_joints(hand: HandModel, pose: HandPose) -> Float[np.ndarray, "21 3"]:
     """The 21 joints of one pose in `openpose21` order, metres, camera frame."""
-    with torch.no_grad():
-        return pose_hand(hand, pose).joints().numpy().astype(np.float64)
+    return hand.joints_of(pose)
 
 
 def next_box(follower: Follower, camera: Camera, crop_scale: float, config: TrackerConfig) -> CropBox:

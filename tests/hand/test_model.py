@@ -279,3 +279,21 @@ def test_files_that_are_no_hand_are_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes((tmp_path / "other.npz").read_bytes()[:60])
     with pytest.raises(InputError, match="no hand model"):
         load_hand(tmp_path / "cut.npz")
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("pose_directions", [True, False])
+def test_one_pose_has_the_joints_of_the_model(side, pose_directions):
+    model = load_hand("open", side)
+    if pose_directions:
+        rng = np.random.default_rng(1)
+        made = torch.from_numpy(rng.normal(0, 1e-3, (len(model.vertices), 3, 135)).astype(np.float32))
+        model = replace(model, pose_directions=made)
+    rng = np.random.default_rng(2)
+    for scale in (0.0, 1e-8, 0.4, 2.5):
+        values = rng.normal(0, scale, 3), rng.normal(0, 0.5, 3), rng.normal(0, scale, (15, 3)), rng.normal(0, 1, 10)
+        pose = HandPose(side, *values, hand_model="open")
+        wanted = pose_hand(model.to(dtype=torch.float64), pose).joints().numpy()
+        np.testing.assert_allclose(model.joints_of(pose), wanted, atol=1e-9)
+    with pytest.raises(InputError, match="left|right"):
+        model.joints_of(replace(pose, side="left" if side == "right" else "right"))
