@@ -128,3 +128,8 @@ def test_data_and_simulate_exclude_each_other(tmp_path: Path) -> None:
     for options in ({}, {"data": [tmp_path], "simulate": 1}):
         with pytest.raises(InputError, match="one of the two"):
             train(tmp_path / "run", **options)
+
+
+def test_the_recogniser_needs_crops_that_no_stream_makes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--kind finding"):
+        train(tmp_path / "run", simulate=1, recipe="recogniser")

@@ -18,6 +18,7 @@ from evhands.data.shards import ShardConfig
 from evhands.models.checkpoint import checkpoint_path, read_checkpoint
 from evhands.models.paper import PaperConfig, PaperEstimator
 from evhands.models.published import load_published
+from evhands.models.recogniser import RecogniserConfig
 from evhands.processes import DeviceConfig, Processes
 from evhands.published_config import PublishedConfig, read_published
 from evhands.settings import changed
