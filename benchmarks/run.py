@@ -17,6 +17,7 @@ import platform
 import sys
 from pathlib import Path
 
+from evhands.machine import processor_name
 from timing import machine_reference
 
 FOLDER = Path(__file__).parent
@@ -24,18 +25,10 @@ FOLDER = Path(__file__).parent
 
 def print_machine() -> None:
     """What this machine is and reaches on one thread now, so that figures can be compared across machines."""
-    load = os.getloadavg()[0]
-    print(f"machine: {_processor()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f}")
+    load, processor = os.getloadavg()[0], processor_name() or platform.machine()
+    print(f"machine: {processor}, {os.cpu_count()} cores, Python {platform.python_version()}, load {load:.1f}")
     for name, timing in machine_reference().items():
         print(f"  {name:34} {timing.median_ms:7.2f} ms (fastest {timing.fastest_ms:.2f})")
-
-
-def _processor() -> str:
-    path = Path("/proc/cpuinfo")
-    for line in path.read_text().splitlines() if path.exists() else []:
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def main(names: list[str]) -> int:

@@ -26,8 +26,8 @@ import numpy as np
 import torch
 from rich.progress import track as progress_bar
 
-from evhands.boxes import CropBox, events_inside, joints_box, noise_density, sensor_pixels
-from evhands.data.shards import calm_window
+from evhands.boxes import CropBox, events_inside, joints_box, noise_density
+from evhands.data.shards import seen_window
 from evhands.events.windows import window_at
 from evhands.geometry import project
 from evhands.hands import track_hands
@@ -37,9 +37,8 @@ from evhands.models.checkpoint import read_checkpoint
 from evhands.recording import Recording, read_recording
 from evhands.sim.generate import Clip, simulate_clip
 from evhands.sim.presets import TEST_CLIPS, TEST_COUNT, clip_of_testset
-from evhands.sim.world import Truth
 from evhands.tracking import Tracker, track_windows
-from evhands.types import EventWindow, HandPose
+from evhands.types import EventWindow
 
 RECOVERY_US = 200_000
 EMPTY_SEED = 777
@@ -144,7 +143,9 @@ class FoundTwo:
 
 def find_two(recording: Recording, tracker: Tracker) -> FoundTwo:
     """Run the tracker of two hands over a recording of two."""
-    clips = [clip_of(recording), clip_of(recording, other=True)]
+    from evaluate_simulated import labelled_clip  # the script beside this one
+
+    clips = [labelled_clip(recording), labelled_clip(recording, other=True)]
     labels = [i for i, t_us in enumerate(clips[0].label_t_us) if t_us >= tracker.estimator.input_config.window_us]
     length = tracker.estimator.input_config.window_us
     windows = (window_at(recording.events, int(clips[0].label_t_us[i]), length) for i in labels)
@@ -176,24 +177,6 @@ def assigned(centres: Sequence[np.ndarray], boxes: Sequence[CropBox]) -> dict[in
     return given
 
 
-def clip_of(recording: Recording, other: bool = False) -> Clip:
-    """One of the two hands of a recording as a clip."""
-    assert recording.pose is not None and recording.pose_t_us is not None and recording.other is not None
-    pose, joints_m = (recording.other.pose, recording.other.joints_m) if other else (recording.pose, recording.joints_m)
-    rows = np.unique(np.searchsorted(recording.pose_t_us, np.arange(1, 1 + _labels(recording)) * 1e6 / 30 - 5000))
-    rows = rows[rows < len(recording.pose_t_us)]
-    names = ("orientation", "wrist", "joints", "shape")
-    pose = HandPose(pose.side, *(getattr(pose, name)[rows] for name in names), pose.hand_model)
-    joints_px = sensor_pixels(joints_m[rows], recording.camera)
-    boxes_px = np.concatenate([joints_px.min(1), joints_px.max(1)], axis=-1)
-    truth = Truth(recording.pose_t_us[rows], pose, joints_m[rows], joints_px, boxes_px)
-    return Clip(recording.events, recording.camera, (truth,), recording.meta)
-
-
-def _labels(recording: Recording) -> int:
-    return int(recording.pose_t_us[-1] * 30e-6)
-
-
 def report_two(parts: Sequence[FoundTwo]) -> str:
     """The shares over all recordings of two hands."""
     visible, hit, side, surplus = (
@@ -211,7 +194,7 @@ def report_two(parts: Sequence[FoundTwo]) -> str:
 
 def _detections(tracker: Tracker, clip: Clip, window: EventWindow) -> Sequence[object]:
     inputs = tracker.estimator.input_config
-    calm, recent = calm_window(clip.events, window.end_us, inputs)
+    calm, recent = seen_window(clip.events, window.end_us, inputs)
     return tracker.detector.detect(filled_window(calm, recent, None, clip.camera, inputs), clip.camera)
 
 

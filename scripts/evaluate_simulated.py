@@ -24,13 +24,13 @@ from rich.progress import track as progress_bar
 
 from evhands.baselines import ConstantPose, fit_constant_pose
 from evhands.boxes import joints_box, sensor_pixels
-from evhands.data.shards import calm_window
+from evhands.data.shards import seen_window
 from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
 from evhands.inputs import filled_window
 from evhands.live.making import make_tracker
 from evhands.metrics import mpjpe, pa_mpjpe
-from evhands.recording import read_recording
+from evhands.recording import Recording, read_recording
 from evhands.sim.config import ClipConfig
 from evhands.sim.drawing import draw_world
 from evhands.sim.generate import Clip, simulate_clip
@@ -78,7 +78,7 @@ def score_clip(clip: Clip, tracker: Tracker) -> Scores:
     for row, window in enumerate(windows):
         box = joints_box(truth[row], clip.camera, inputs.crop_scale)
         crop = crop_camera(clip.camera, box.centre_px, box.side_px, inputs.size_px)
-        seen, recent = calm_window(clip.events, window.end_us, inputs)
+        seen, recent = seen_window(clip.events, window.end_us, inputs)
         filled = filled_window(seen, recent, box, clip.camera, inputs)
         prediction, memory = tracker.estimator.predict(filled, clip.camera, crop, memory, tracker.hand.side)
         given[row] = hand_joints(tracker.hand, prediction.pose)
@@ -141,20 +141,24 @@ def report(scores: Scores, constant: ConstantPose) -> tuple[str, dict[str, float
 
 
 def recorded_clip(path: Path) -> Clip:
-    """A recording of one hand as a clip with 30 labels a second, which is what the windows of `small` end at."""
-    recording = read_recording(path)
-    assert recording.pose is not None and recording.pose_t_us is not None
-    assert recording.joints_m is not None and recording.boxes_px is not None
+    """A recording of one hand as a clip, see `labelled_clip`."""
+    return labelled_clip(read_recording(path))
+
+
+def labelled_clip(recording: Recording, other: bool = False) -> Clip:
+    """A recording, with the truth of its hand or of the other one, as a clip with 30 labels a second, which is what the
+    windows of `small` end at."""
+    hand = recording.other if other else recording
+    assert hand is not None and hand.pose is not None and hand.joints_m is not None
+    assert recording.pose_t_us is not None
     t_us = recording.pose_t_us
     wanted = np.arange(1, int(t_us[-1] * 30e-6) + 1) * 1e6 / 30
     rows = np.unique(np.searchsorted(t_us, wanted - 5000).clip(0, len(t_us) - 1))
-    pose = HandPose(
-        recording.pose.side,
-        *(getattr(recording.pose, name)[rows] for name in ("orientation", "wrist", "joints", "shape")),
-        recording.pose.hand_model,
-    )
-    joints_m = recording.joints_m[rows]
-    truth = Truth(t_us[rows], pose, joints_m, sensor_pixels(joints_m, recording.camera), recording.boxes_px[rows])
+    names = ("orientation", "wrist", "joints", "shape")
+    pose = HandPose(hand.pose.side, *(getattr(hand.pose, name)[rows] for name in names), hand.pose.hand_model)
+    joints_px = sensor_pixels(hand.joints_m[rows], recording.camera)
+    boxes_px = np.concatenate([joints_px.min(1), joints_px.max(1)], axis=-1)
+    truth = Truth(t_us[rows], pose, hand.joints_m[rows], joints_px, boxes_px)
     return Clip(recording.events, recording.camera, (truth,), recording.meta)
 
 

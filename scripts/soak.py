@@ -19,7 +19,6 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
@@ -27,15 +26,15 @@ import numpy as np
 
 from evhands.events.io import open_events
 from evhands.live import LiveConfig, LiveReport, as_they_come, run_live
-from evhands.live.load import Looped, first_seconds
+from evhands.live.load import ForSeconds, Looped, first_seconds
 from evhands.live.making import make_any_tracker
 from evhands.live.writing import TrackWriter
 from evhands.machine import machine, memory_mb
 from evhands.recording import find_camera
 from evhands.sources import open_source
-from evhands.sources.serving import EventServer, paced
+from evhands.sources.replaying import paced
+from evhands.sources.serving import EventServer
 from evhands.track_files import load_track, one_thread
-from evhands.types import Events, EventStream
 
 
 class Server:
@@ -70,20 +69,6 @@ def serve(recording: Path, address: str) -> None:
         server.wait()
         for part in paced(Looped(events, 1e7)):
             server.send(part)
-
-
-class For:
-    """A stream for some seconds of the clock."""
-
-    def __init__(self, stream: EventStream, seconds: float) -> None:
-        self.stream, self.size, self.seconds = stream, stream.size, seconds
-
-    def __iter__(self) -> Iterator[Events]:
-        end_s = time.monotonic() + self.seconds
-        for events in self.stream:
-            yield events
-            if time.monotonic() > end_s:
-                return
 
 
 class Watch:
@@ -134,7 +119,7 @@ def main() -> int:
             with one_thread(), TrackWriter(Path(folder) / "out", tracker, options.model, video=False) as writer:
                 run_live(
                     tracker,
-                    as_they_come(For(stream, seconds), 20_000),
+                    as_they_come(ForSeconds(stream, seconds), 20_000),
                     stream.size,
                     LiveConfig(),
                     [writer, watch],

@@ -64,6 +64,12 @@ class TrainConfig(LoopConfig):
     elsewhere (in crop sides): a tracker's crops are far less sure than the jitter of the shards."""
 
 
+def _autocast(config: TrainConfig, device: torch.device, training: bool) -> torch.autocast:
+    """bfloat16 where a run trains in it."""
+    bf16 = quick_bfloat16(device) if config.bf16 is None else config.bf16
+    return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and training)
+
+
 @dataclass(frozen=True)
 class Lanes:
     """Clips that are on their way through a training, side by side, and the memory of each: what a step hands to the
@@ -170,8 +176,7 @@ class SmallTask(Task):
         """What the network says, the hand laid on it, and the memory it leaves."""
         lnes = batch["lnes"]
         memory = batch["memory"] if "memory" in batch else model.initial_state(lnes.shape[1])
-        bf16 = quick_bfloat16(lnes.device) if self.config.bf16 is None else self.config.bf16
-        with torch.autocast(lnes.device.type, torch.bfloat16, enabled=bf16 and model.training):
+        with _autocast(self.config, lnes.device, model.training):
             output, memory = model.network(lnes, memory)
         return output, model.decode(output, batch["K"]), memory.detach()
 
@@ -248,8 +253,7 @@ class DetectorTask(Task):
 
     def forward(self, batch: Tensors) -> tuple[Tensors, None]:
         image = batch["image"]
-        bf16 = quick_bfloat16(image.device) if self.config.bf16 is None else self.config.bf16
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16 and self.model.training):
+        with _autocast(self.config, image.device, self.model.training):
             maps = self.model(image.contiguous(memory_format=torch.channels_last))
         return detector_losses(maps.float(), batch["box"]), None
 
@@ -324,8 +328,7 @@ class RecogniserTask(Task):
 
     def forward(self, batch: Tensors) -> tuple[Tensors, None]:
         image = batch["image"]
-        bf16 = quick_bfloat16(image.device) if self.config.bf16 is None else self.config.bf16
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=bf16 and self.model.training):
+        with _autocast(self.config, image.device, self.model.training):
             logits = self.model(image.contiguous(memory_format=torch.channels_last))
         return recogniser_losses(logits.float(), batch["shown"]), None
 

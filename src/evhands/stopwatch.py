@@ -44,3 +44,14 @@ def listening() -> Iterator[dict[str, float]]:
         yield _listener
     finally:
         _listener = None
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """What passes inside is not added to the listener's seconds."""
+    global _listener
+    before, _listener = _listener, None
+    try:
+        yield
+    finally:
+        _listener = before

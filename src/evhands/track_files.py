@@ -30,6 +30,11 @@ from evhands.types import Camera, Events, EventStream, EventWindow, HandPose, In
 FILES = ("poses.npz", "poses.csv", "overlay.mp4", "summary.json")
 
 
+def file_names(video: bool) -> list[str]:
+    """What a track leaves in its folder, with or without the video."""
+    return [name for name in FILES if video or name != "overlay.mp4"]
+
+
 class Sink(Protocol):
     """Takes a window and what the tracker says of every hand in it, as soon as it is known."""
 
@@ -184,7 +189,7 @@ def run_track(
     InputError where the stream holds no event at all.
     """
     stride = stride_us or tracker.estimator.input_config.stride_us
-    names = [name for name in FILES if out is not None and (video or name != "overlay.mp4")]
+    names = [] if out is None else file_names(video)
     with ExitStack() as stack:
         stack.enter_context(one_thread())
         paths = {name: stack.enter_context(replacing(Path(out or ".") / name)) for name in names}

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 
 from evhands.boxes import NOISE_MARGIN, CropBox, events_inside, noise_density, overlap, recent_events
-from evhands.events.flashes import without_flashes
+from evhands.events.flashes import calm_window
 from evhands.events.windows import windows_by_time
 from evhands.following import (
     Detection,
@@ -118,10 +118,7 @@ def calmed(tracker: Tracker, window: EventWindow, recent: Events) -> tuple[Event
     """The window, and the events up to its end, without flashes."""
     if tracker.config.flashes is None:
         return window, recent
-    calm = without_flashes(recent, tracker.config.flashes)
-    if calm is recent:
-        return window, recent
-    return replace(window, events=calm.between(window.start_us, window.end_us)), calm
+    return calm_window(window, recent, tracker.config.flashes)
 
 
 def step_seen(

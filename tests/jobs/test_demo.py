@@ -4,43 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
 from evhands.baselines import ConstantPose
 from evhands.geometry import default_camera
 from evhands.hand.model import load_hand
-from evhands.inputs import InputConfig
 from evhands.jobs import demo as job
 from evhands.recording import write_recording
 from evhands.tracking import hand_joints
-from evhands.types import Events, HandPose, Prediction
+from evhands.types import Events, HandPose
+from seeing_models import Middle, flat_hand
 
 SIZE = (120, 90)
 HAND = load_hand("open")
-UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
-POSE = HandPose("right", UPRIGHT, np.array([0.0, 0.06, 0.5]), np.zeros((15, 3)), np.zeros(10), "open")
+POSE = flat_hand(0.0)
 
 
-class Perfect:
+class Perfect(Middle):
     """Says the pose of the recording, as estimator and as detector."""
 
     hand = HAND
-    input_config = InputConfig()
-
-    def initial_state(self, batch):
-        return None
-
-    def predict(self, window, camera, crop, state, side="right"):
-        return Prediction(POSE, np.float32(0.7)), state
-
-    def detect(self, window, camera):
-        return (Seen(),)
-
-
-class Seen:
-    centre_px = np.array([60.0, 45.0])
-    extent_px = 40.0
-    confidence = 0.9
 
 
 @pytest.fixture(autouse=True)

@@ -4,47 +4,33 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from evhands.cli import main
 from evhands.hand.model import load_hand
-from evhands.inputs import InputConfig
 from evhands.live import making
 from evhands.live.load import Looped, first_seconds
 from evhands.stopwatch import PARTS, listening, part
 from evhands.tracking import Tracker, TrackerConfig
-from evhands.types import Events, HandPose, InputError, Prediction
+from evhands.types import Events, InputError
+from seeing_models import Middle
 
 SIZE = (120, 90)
 
 
-class Slow:
+class Slow(Middle):
     """A model whose network takes 5 ms and whose detector takes 3."""
 
-    input_config = InputConfig()
-
-    def initial_state(self, batch):
-        return None
-
-    def predict(self, window, camera, crop, state, side="right"):
+    def predict(self, *args, **options):
         with part("network"):
             time.sleep(0.005)
-        pose = HandPose(side, np.zeros(3), np.array([0.0, 0.0, 0.5]), np.zeros((15, 3)), np.zeros(10), "open")
-        return Prediction(pose, np.float32(0.7)), state
+        return super().predict(*args, **options)
 
     def detect(self, window, camera):
         time.sleep(0.003)
-        return (Seen(np.array(camera.size) / 2),)
-
-
-@dataclass(frozen=True)
-class Seen:
-    centre_px: np.ndarray
-    extent_px: float = 40.0
-    confidence: float = 0.9
+        return super().detect(window, camera)
 
 
 def some_events(count: int = 20_000, seconds: float = 1.0) -> Events:

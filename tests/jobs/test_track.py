@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
 from conftest import shared_path
 from evhands.geometry import default_camera
@@ -23,35 +22,12 @@ from evhands.models.recogniser import Recogniser, RecogniserConfig
 from evhands.smoothing import KalmanConfig, SmoothingConfig
 from evhands.track_files import FILES, load_track, run_track
 from evhands.tracking import HandRecogniser, Tracker, TrackerConfig, track_stream
-from evhands.types import Camera, Events, HandPose, InputError, Prediction
+from evhands.types import Camera, Events, InputError
+from seeing_models import Middle
 
 SIZE = (120, 90)
 HAND = load_hand("open")
 REAL_MAKE_TRACKER = making.make_tracker
-UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
-
-
-class Middle:
-    """A model that always sees one hand in the middle of the image."""
-
-    input_config = InputConfig()
-
-    def initial_state(self, batch):
-        return None
-
-    def predict(self, window, camera, crop, state, side="right"):
-        pose = HandPose(side, UPRIGHT, np.array([0.0, 0.06, 0.5]), np.zeros((15, 3)), np.zeros(10), "open")
-        return Prediction(pose, np.float32(0.7)), state
-
-    def detect(self, window, camera):
-        return (Seen(np.array(camera.size) / 2),)
-
-
-@dataclass(frozen=True)
-class Seen:
-    centre_px: np.ndarray
-    extent_px: float = 40.0
-    confidence: float = 0.9
 
 
 def tracker(camera: Camera | None = None) -> Tracker:

@@ -9,33 +9,30 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
 from evhands.geometry import default_camera
 from evhands.hand.model import load_hand
-from evhands.inputs import InputConfig
 from evhands.jobs import track as job
 from evhands.live import EventCount, LiveConfig, LiveReport, Piece, TimeStep, replayed, run_live
 from evhands.live.loop import Quantiles
 from evhands.live.writing import TrackWriter
 from evhands.track_files import FILES, load_track, run_track
 from evhands.tracking import Tracker, TrackerConfig
-from evhands.types import Events, HandPose, Prediction
+from evhands.types import Events, Prediction
+from seeing_models import Middle, flat_hand
 
 SIZE = (120, 90)
-UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
 
 
 @dataclass
-class Mean:
+class Mean(Middle):
     """A model whose hand lies where the events of the crop do, so that poses tell which events were seen."""
 
     pause_s: float = 0.0
-    input_config: InputConfig = field(default_factory=InputConfig)
 
     def initial_state(self, batch):
         return 0.0
@@ -43,18 +40,7 @@ class Mean:
     def predict(self, window, camera, crop, state, side="right"):
         time.sleep(self.pause_s)
         place = float(window.events.x.mean()) / 1000 + 0.1 * state
-        pose = HandPose(side, UPRIGHT, np.array([place - 0.06, 0.06, 0.5]), np.zeros((15, 3)), np.zeros(10), "open")
-        return Prediction(pose, np.float32(0.7)), 0.5 * state + place
-
-    def detect(self, window, camera):
-        return (Seen(np.array(camera.size) / 2),)
-
-
-@dataclass(frozen=True)
-class Seen:
-    centre_px: np.ndarray
-    extent_px: float = 40.0
-    confidence: float = 0.9
+        return Prediction(flat_hand(place - 0.06, side), np.float32(0.7)), 0.5 * state + place
 
 
 def tracker(pause_s: float = 0.0) -> Tracker:

@@ -7,7 +7,6 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
-from scipy.spatial.transform import Rotation
 
 from evhands.boxes import CropBox
 from evhands.geometry import default_camera
@@ -15,21 +14,21 @@ from evhands.hand.model import load_hand
 from evhands.live.loop import LiveReport
 from evhands.live.page import LivePage
 from evhands.tracking import Tracker, TrackResult, hand_joints
-from evhands.types import Events, EventWindow, HandPose, InputError
+from evhands.types import Events, EventWindow, InputError
 from live.browser import Browser
+from seeing_models import flat_hand
 
 pytest.importorskip("viser")
 
 CAMERA = default_camera((346, 260))
 HAND = load_hand("open")
 TRACKER = Tracker(None, None, HAND, CAMERA, mirrored=HAND.mirrored())
-UPRIGHT = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
 
 
 def window_at(x_m: float, t_us: int, side: str = "right") -> tuple[EventWindow, tuple[TrackResult, ...]]:
     """A hand at some place, and a few thousand events."""
     rng = np.random.default_rng(t_us)
-    pose = HandPose(side, UPRIGHT, np.array([x_m, 0.06, 0.45]), np.zeros((15, 3)), np.zeros(10), "open")
+    pose = flat_hand(x_m, side, 0.45)
     x, y = rng.integers(0, 346, 3000), rng.integers(0, 260, 3000)
     times = np.sort(rng.integers(t_us - 66_667, t_us, 3000))
     events = Events(x.astype(np.uint16), y.astype(np.uint16), times, rng.random(3000) < 0.5, CAMERA.size)

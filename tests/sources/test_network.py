@@ -16,7 +16,8 @@ from event_recordings import SIZE, same, some_events
 from evhands.sources import SourceWarning, open_source
 from evhands.sources.lasting import LastingStream
 from evhands.sources.network import open_network, parse_address
-from evhands.sources.serving import EventServer, paced, packet
+from evhands.sources.replaying import paced
+from evhands.sources.serving import EventServer, packet
 from evhands.types import Events, InputError
 from sources.serving_threads import serving
 
@@ -121,14 +122,19 @@ def test_a_source_that_comes_late_is_waited_for(tmp_path: Path) -> None:
     assert same(got[0], EVENTS)
 
 
+def connected(server: EventServer) -> LastingStream:
+    """The one client of a server."""
+    opened: list[LastingStream] = []
+    opening = threading.Thread(target=lambda: opened.append(open_network(server.address, 5)))
+    opening.start()
+    while opening.is_alive():
+        assert server.let_in() <= 1
+    return opened[0]
+
+
 def test_a_silent_server_gives_ticks(tmp_path: Path) -> None:
     with EventServer(address("unix", tmp_path), SIZE) as server:
-        opened: list[LastingStream] = []
-        opening = threading.Thread(target=lambda: opened.append(open_network(server.address, 5)))
-        opening.start()
-        while opening.is_alive():
-            assert server.let_in() <= 1
-        chunks = iter(opened[0])
+        chunks = iter(connected(server))
         assert [len(next(chunks)) for _ in range(3)] == [0, 0, 0]
         chunks.close()
 
@@ -152,16 +158,12 @@ def test_a_server_of_something_else_is_refused() -> None:
 def test_packets_that_break_off_are_a_lost_source(tmp_path: Path) -> None:
     """Half a packet is not used, and not taken for the end."""
     with EventServer(address("unix", tmp_path), SIZE) as server:
-        opened: list[LastingStream] = []
-        opening = threading.Thread(target=lambda: opened.append(open_network(server.address, 5)))
-        opening.start()
-        while opening.is_alive():
-            assert server.let_in() <= 1
+        stream = connected(server)
         server.send(EVENTS[:1000])
         server._deliver(server._clients, packet(EVENTS[1000:2000])[:900])
-    opened[0].wait_s = 0
+    stream.wait_s = 0
     with pytest.warns(SourceWarning, match="was closed"):
-        assert same(read(opened[0]), EVENTS[:1000])
+        assert same(read(stream), EVENTS[:1000])
 
 
 def test_nobody_there_is_said_with_what_to_do(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from evhands.boxes import CropBox, joints_box, without_boxes
-from evhands.data.shards import calm_window, overview_box
+from evhands.data.shards import overview_box, seen_window
 from evhands.geometry import crop_camera, project
 from evhands.inputs import FILLED, OVERVIEW_SIZE, InputConfig, crop_inputs, filled_window, overview
 from evhands.types import Camera, Events, EventWindow, Side
@@ -77,8 +77,8 @@ def finding_row(clip: HandsClip, config: FindingConfig, rng: np.random.Generator
         row["overview"][k] = np.ceil(image * 255)
     windows, boxes, shown = [], [], []
     for k, label in enumerate(rng.choice(labels, config.looks)):
-        window, calm = calm_window(clip.events, int(clip.label_t_us[label]), config.inputs)
-        hands = _hand_boxes(clip, int(label), 1.0)
+        window, calm = seen_window(clip.events, int(clip.label_t_us[label]), config.inputs)
+        hands = _hand_boxes(clip, int(label))
         if hands and k >= round(config.no_hand * config.looks):
             number = int(rng.integers(len(hands)))
             box, what = _jittered(hands[number], config, rng), RIGHT if clip.hands[number][0] == "right" else LEFT
@@ -97,10 +97,10 @@ def _overview(
     clip: HandsClip, label: int, config: FindingConfig, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """A picture (2, h, w) of the whole image, and the box (3,) of the hand that is looked for in it."""
-    window, calm = calm_window(clip.events, int(clip.label_t_us[label]), config.inputs)
+    window, calm = seen_window(clip.events, int(clip.label_t_us[label]), config.inputs)
     factor = float(rng.uniform(*config.erased))
     erased, box = [], np.array(NOWHERE)
-    hands = _hand_boxes(clip, label, 1.0)
+    hands = _hand_boxes(clip, label)
     if hands:
         number = int(rng.integers(len(hands)))
         own, others = hands[number], hands[:number] + hands[number + 1 :]
@@ -115,8 +115,8 @@ def _overview(
     return overview(filled_window(kept, recent, None, clip.camera, config.inputs), clip.camera)[0], box
 
 
-def _hand_boxes(clip: HandsClip, label: int, scale: float) -> list[CropBox]:
-    return [joints_box(joints[label].astype(np.float64), clip.camera, scale) for _, joints in clip.hands]
+def _hand_boxes(clip: HandsClip, label: int) -> list[CropBox]:
+    return [joints_box(joints[label].astype(np.float64), clip.camera, 1.0) for _, joints in clip.hands]
 
 
 def _grown(box: CropBox, factor: float) -> CropBox:

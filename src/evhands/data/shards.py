@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from evhands.boxes import CropBox
-from evhands.events.flashes import without_flashes
+from evhands.events.flashes import calm_window
 from evhands.events.windows import window_at
 from evhands.files import replacing
 from evhands.geometry import crop_camera, project
@@ -73,7 +73,7 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     """One clip as a row of `row_dtype`: windows end at its last `windows` labels; crops jittered by `rng`."""
     row = np.zeros((), row_dtype(config))
     last = np.arange(len(clip.label_t_us) - config.windows, len(clip.label_t_us))
-    seen = [calm_window(clip.events, int(t), config.inputs) for t in clip.label_t_us[last]]
+    seen = [seen_window(clip.events, int(t), config.inputs) for t in clip.label_t_us[last]]
     joints = clip.joints_m[last]
     boxes = _jittered_boxes(project(joints, clip.camera.K), config, rng)
     crops = [crop_camera(clip.camera, box.centre_px, box.side_px, config.inputs.size_px) for box in boxes]
@@ -98,11 +98,10 @@ def clip_row(clip: LabelledClip, config: ShardConfig, rng: np.random.Generator) 
     return row
 
 
-def calm_window(events: Events, end_us: int, inputs: InputConfig) -> tuple[EventWindow, Events]:
+def seen_window(events: Events, end_us: int, inputs: InputConfig) -> tuple[EventWindow, Events]:
     """The window that ends there and the events of the last `longest_us`, as a tracker sees them: without flashes."""
-    recent = without_flashes(window_at(events, end_us, max(inputs.longest_us, inputs.window_us)).events)
-    start_us = end_us - inputs.window_us
-    return EventWindow(recent.between(start_us, end_us), start_us, end_us), recent
+    recent = window_at(events, end_us, max(inputs.longest_us, inputs.window_us)).events
+    return calm_window(window_at(events, end_us, inputs.window_us), recent)
 
 
 def numbered_row(clip: LabelledClip, config: ShardConfig, seed: int, index: int) -> np.ndarray:

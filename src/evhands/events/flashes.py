@@ -4,12 +4,12 @@ drowned. Such milliseconds can be told by where their events lie: everywhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numba import njit
 
-from evhands.types import Events
+from evhands.types import Events, EventWindow
 
 BIN_US = 1000
 _GRID = 8
@@ -55,8 +55,16 @@ def without_flashes(events: Events, config: FlashConfig = FlashConfig()) -> Even
     return events[~flash[events.t_us // BIN_US - first]]
 
 
+def calm_window(window: EventWindow, recent: Events, config: FlashConfig = FlashConfig()) -> tuple[EventWindow, Events]:
+    """A window, and the events up to its end that say what is usual, without flashes."""
+    calm = without_flashes(recent, config)
+    if calm is recent:
+        return window, recent
+    return replace(window, events=calm.between(window.start_us, window.end_us)), calm
+
+
 @njit(cache=True, nogil=True)
 def _count(x, y, t_us, first, width, height, counts):
     for i in range(len(x)):
-        cell = (np.int64(y[i]) * 8 // height) * 8 + np.int64(x[i]) * 8 // width
-        counts[t_us[i] // 1000 - first, cell] += 1
+        cell = (np.int64(y[i]) * _GRID // height) * _GRID + np.int64(x[i]) * _GRID // width
+        counts[t_us[i] // BIN_US - first, cell] += 1

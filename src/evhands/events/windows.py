@@ -43,7 +43,7 @@ def windows_by_time(
     for chunk in stream:
         if len(chunk) == 0:
             continue
-        _check_order(chunk, last_us)
+        check_order(chunk, last_us)
         last_us = int(chunk.t_us[-1])
         begin = int(chunk.t_us[0]) if begin is None else begin
         stop = last_us + 1 if end_us is None else end_us
@@ -52,14 +52,14 @@ def windows_by_time(
             _check_gap(begin, wanted, stride)
             held.append(wanted)
         while begin + length_us <= last_us and begin < stop:
-            yield _gather(held, begin, begin + length_us, stream.size)
+            yield gather(held, begin, begin + length_us, stream.size)
             begin += stride
             _forget(held, begin)
         if end_us is not None and last_us >= end_us:
             break
     last_stop = last_us + 1 if end_us is None and last_us is not None else end_us
     while begin is not None and last_stop is not None and begin < last_stop:
-        yield _gather(held, begin, begin + length_us, stream.size)
+        yield gather(held, begin, begin + length_us, stream.size)
         begin += stride
 
 
@@ -78,7 +78,7 @@ def windows_by_count(stream: EventStream, length: int, stride: int | None = None
     for chunk in stream:
         if len(chunk) == 0:
             continue
-        _check_order(chunk, last_us)
+        check_order(chunk, last_us)
         last_us = int(chunk.t_us[-1])
         held = Events.concatenate([held, chunk])
         if skip:
@@ -86,19 +86,21 @@ def windows_by_count(stream: EventStream, length: int, stride: int | None = None
             held, skip = held[gone:], skip - gone
         first = 0
         while first + length <= len(held):
-            yield _counted(held[first : first + length])
+            yield counted_window(held[first : first + length])
             first, count = first + step, count + 1
         gone = min(first, len(held))
         held, skip = held[gone:], skip + first - gone
     if count == 0 and len(held):
-        yield _counted(held)
+        yield counted_window(held)
 
 
-def _counted(events: Events) -> EventWindow:
+def counted_window(events: Events) -> EventWindow:
+    """The window of some events, from the first to just behind the last one."""
     return EventWindow(events, int(events.t_us[0]), int(events.t_us[-1]) + 1)
 
 
-def _check_order(chunk: Events, last_us: int | None) -> None:
+def check_order(chunk: Events, last_us: int | None) -> None:
+    """InputError where a chunk (of at least one event), or what it follows, runs backwards in time."""
     backwards = np.flatnonzero(chunk.t_us[1:] < chunk.t_us[:-1])
     if len(backwards):
         before, after = chunk.t_us[backwards[0]], chunk.t_us[backwards[0] + 1]
@@ -121,7 +123,8 @@ def _check_gap(begin_us: int, chunk: Events, stride_us: int) -> None:
         )
 
 
-def _gather(held: Sequence[Events] | deque[Events], start_us: int, end_us: int, size: Size) -> EventWindow:
+def gather(held: Sequence[Events] | deque[Events], start_us: int, end_us: int, size: Size) -> EventWindow:
+    """The window [start, end) of events in chunks that follow each other."""
     parts = [part for part in (chunk.between(start_us, end_us) for chunk in held) if len(part)]
     events = parts[0] if len(parts) == 1 else Events.concatenate(parts, size)
     return EventWindow(events, start_us, end_us)

@@ -12,12 +12,10 @@ from typing import Any
 from evhands.files import replacing
 from evhands.hands import HandsState, step
 from evhands.live import LiveConfig, LiveReport, TimeStep, as_they_come, replayed, run_live
-from evhands.live.load import Looped, first_seconds
-from evhands.live.loop import Quantiles, warm_up
-from evhands.live.making import DEFAULT_HANDS, GRACE_US, Hands, Runtime, make_any_tracker
+from evhands.live.load import ForSeconds, Looped, first_seconds
+from evhands.live.loop import Quantiles
+from evhands.live.making import DEFAULT_HANDS, GRACE_US, Hands, Runtime, open_tracking
 from evhands.machine import machine
-from evhands.recording import find_camera
-from evhands.sources import file_of, open_source
 from evhands.stopwatch import PARTS, listening
 from evhands.track_files import one_thread
 from evhands.tracking import Tracker, TrackResult, whole_windows
@@ -62,17 +60,15 @@ def latency(
     if seconds <= 0:
         raise InputError(f"Found {seconds} seconds. Wanted more than none.")
     before = machine()
-    stream = open_source(source, wait_s=wait)
-    path = file_of(source)
-    seen, _ = find_camera(camera, stream.size, path)
-    tracker = make_any_tracker(model, seen, hands, runtime, device)
+    opened = open_tracking(source, model, camera, hands, runtime, device, wait=wait)
+    stream, tracker = opened.stream, opened.tracker
     inputs = tracker.estimator.input_config
     windowing = TimeStep(inputs.window_us, inputs.stride_us if rate is None else round(1e6 / rate))
     parts, offline = Parts(), None
     config = LiveConfig(windowing=windowing, behind_us=round(1000 * behind))
     with one_thread():
-        if path is None:
-            pieces = as_they_come(_Until(stream, seconds), GRACE_US)
+        if opened.path is None:
+            pieces = as_they_come(ForSeconds(stream, seconds), GRACE_US)
             told = _measured(tracker, pieces, stream, config, parts)
         else:
             load = Looped(first_seconds(stream, 60.0), seconds, event_rate)
@@ -98,22 +94,7 @@ class Parts:
             self.seconds[name] = 0.0
 
 
-class _Until:
-    """The first seconds of a stream that does not end by itself."""
-
-    def __init__(self, stream: EventStream, seconds: float) -> None:
-        self.stream, self.size, self.seconds = stream, stream.size, seconds
-
-    def __iter__(self) -> Any:
-        end_s = time.monotonic() + self.seconds
-        for events in self.stream:
-            yield events
-            if time.monotonic() > end_s:
-                return
-
-
 def _measured(tracker: Tracker, pieces: Any, stream: EventStream, config: LiveConfig, parts: Parts) -> LiveReport:
-    warm_up(tracker, stream.size)
     with listening() as parts.seconds:
         told = run_live(tracker, pieces, stream.size, config, [parts])
     if not told.windows:

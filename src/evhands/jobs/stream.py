@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable
 
 from evhands.sources import open_source
 from evhands.sources.decoders import frame, frame_header
-from evhands.sources.serving import EventServer, paced
+from evhands.sources.replaying import paced
+from evhands.sources.serving import EventServer
 from evhands.types import Events
 
 

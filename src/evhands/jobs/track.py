@@ -14,15 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from evhands.live import EventCount, LiveConfig, LiveReport, TimeStep, Windowing, as_they_come, replayed, run_live
-from evhands.live.making import DEFAULT_HANDS, GRACE_US, Hands, Runtime, make_any_tracker
+from evhands.live.making import DEFAULT_HANDS, GRACE_US, Hands, Runtime, open_tracking
 from evhands.live.page import LivePage
 from evhands.live.telling import StatusLine, ending_well, report_live
 from evhands.live.writing import TrackWriter
-from evhands.recording import find_camera
 from evhands.sinks import open_sinks
 from evhands.smoothing import Smooth
-from evhands.sources import file_of, open_source
-from evhands.track_files import FILES, Sink, Track, one_thread, run_track
+from evhands.track_files import Sink, Track, file_names, one_thread, run_track
 from evhands.tracking import Tracker
 from evhands.types import Camera, Events, EventStream, InputError
 
@@ -72,20 +70,21 @@ def track(
     Raises:
         InputError: files that cannot be used, recordings without events, unknown models.
     """
-    stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
-    seen, camera_source = find_camera(camera, stream.size, file_of(source))
-    tracker = make_any_tracker(model, seen, hands, runtime, device, smooth, None if mano is None else Path(mano))
+    opened = open_tracking(
+        source, model, camera, hands, runtime, device, smooth=smooth, mano=mano, salvage=salvage, topic=topic, wait=wait
+    )
     _check_rate(rate)
-    with open_sinks(jsonl, serve, seen, model) as sinks, _progress(stream, quiet) as watched:
+    seen = opened.tracker.camera
+    with open_sinks(jsonl, serve, seen, model) as sinks, _progress(opened.stream, quiet) as watched:
         result = run_track(
-            tracker,
+            opened.tracker,
             watched,
             model=model,
             stride_us=None if rate is None else round(1e6 / rate),
             out=None if out is None else Path(out),
             video=video,
             sinks=sinks,
-            facts={"file": str(source), "camera": camera_source},
+            facts=opened.facts,
         )
     return result
 
@@ -249,30 +248,29 @@ def track_live(
     Raises:
         InputError: as `track`.
     """
-    stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
-    path = file_of(source)
-    seen, camera_source = find_camera(camera, stream.size, path)
-    tracker = make_any_tracker(model, seen, hands, runtime, device, smooth, None if mano is None else Path(mano))
+    opened = open_tracking(
+        source, model, camera, hands, runtime, device, smooth=smooth, mano=mano, salvage=salvage, topic=topic, wait=wait
+    )
+    stream, tracker = opened.stream, opened.tracker
     config = LiveConfig(
         windowing=_windowing(tracker, rate, events_per_window, events_per_hop),
         behind_us=None if behind is None else round(1000 * behind),
         max_event_rate=max_event_rate,
     )
     told = LiveReport()
-    facts = {"file": str(source), "camera": camera_source, "model": model, "hands": hands,
-             "hand_model": tracker.hand.name, "sensor": list(stream.size)}  # fmt: skip
+    facts = {**opened.facts, "model": model, "hands": hands, "hand_model": tracker.hand.name}
     with ending_well(), one_thread(), ExitStack() as outer, ExitStack() as stack:
         if view_at is not None:
             page = outer.enter_context(LivePage(view_at, tracker, told))
             print(f"look at {page.url}", file=sys.stderr, flush=True)
             sinks = [*sinks, page]
-        all_sinks = [*sinks, *stack.enter_context(open_sinks(jsonl, serve, seen, model))]
+        all_sinks = [*sinks, *stack.enter_context(open_sinks(jsonl, serve, tracker.camera, model))]
         writer = None if out is None else stack.enter_context(TrackWriter(Path(out), tracker, model, video))
         if writer is not None:
             all_sinks.append(writer)
         if not quiet:
             all_sinks.append(stack.enter_context(StatusLine(told)))
-        pieces = as_they_come(stream, GRACE_US) if path is None else replayed(stream)
+        pieces = as_they_come(stream, GRACE_US) if opened.path is None else replayed(stream)
         run_live(tracker, pieces, stream.size, config, all_sinks, told)
         if not told.windows and not told.interrupted:
             raise InputError(
@@ -280,7 +278,7 @@ def track_live(
                 "camera to something that moves."
             )
         if writer is not None:
-            writer.finish({**facts, **told.told()})
+            writer.finish({**facts, "sensor": list(stream.size), **told.told()})
         stack.close()
         if view_at is not None and view_keep and not told.interrupted:
             print("the source has ended; the page stays until Ctrl-C", file=sys.stderr, flush=True)
@@ -312,7 +310,6 @@ def report(result: Track, out: Path, video: bool = True) -> str:
     """The figures of a track that was written to `out`, for a terminal."""
     facts = json.loads((out / "summary.json").read_text())
     span = (facts["last_us"] - facts["first_us"]) / 1e6
-    names = [name for name in FILES if video or name != "overlay.mp4"]
     width, height = result.camera.size
     lines = [
         ("recording", f"{facts['events']:,} events, {width}x{height}, poses over {span:.2f} s"),
@@ -323,7 +320,7 @@ def report(result: Track, out: Path, video: bool = True) -> str:
           if len(facts["hands"]) > 1),
         ("confidence", f"{facts['mean_confidence']:.2f} on average"),
         ("speed", f"{facts['poses_per_second']:.0f} poses/s with model {result.model} (crop, network, hand)"),
-        ("files", "  ".join(str(out / name) for name in names)),
+        ("files", "  ".join(str(out / name) for name in file_names(video))),
     ]  # fmt: skip
     if not result.tracked.any():
         lines.append(("note", "no hand was found; is one in view, near enough (0.3 to 1 m) and moving?"))

@@ -2,7 +2,8 @@
 
 from evhands.live.cutting import Cutter, EventCount, TimeStep, Windowing
 from evhands.live.loop import LiveConfig, LiveReport, run_live
-from evhands.live.reading import Piece, RateLimiter, Reader, as_they_come, replayed
+from evhands.live.reading import RateLimiter, Reader, as_they_come
+from evhands.sources.replaying import Piece, replayed
 
 __all__ = [
     "Cutter", "EventCount", "LiveConfig", "LiveReport", "Piece", "RateLimiter", "Reader", "TimeStep", "Windowing",

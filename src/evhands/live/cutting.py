@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from evhands.live.reading import Piece
-from evhands.types import Events, EventWindow, InputError, Size
-
-_BACKWARDS = "The times of the events run backwards. Wanted events in the order of time; mend the source."
+from evhands.events.windows import check_order, counted_window, gather
+from evhands.sources.replaying import Piece
+from evhands.types import Events, EventWindow, Size
 
 
 @dataclass(frozen=True)
@@ -52,14 +51,16 @@ class Cutter:
     dropped: int = 0
     late: int = 0
     _held: deque[Events] = field(default_factory=deque)
-    _marks: deque[tuple[int, float]] = field(default_factory=deque)
+    _marks: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=4096))
     """(time of the events, of this machine) of pieces, for `ready_s`."""
     _begin_us: int | None = None
     _last_us: int | None = None
     _until_us: int = 0
     _taken_us: int | None = None
-    _seen: int = 0
-    """Events that came before the first one that is held (windows by count)."""
+    _arrived: int = 0
+    """Events that have come so far."""
+    _forgotten: int = 0
+    """Events that came before the first one that is held."""
     _next: int = 0
     """Number of the first event of the next window (by count)."""
     _windows: int = 0
@@ -67,18 +68,18 @@ class Cutter:
     def add(self, piece: Piece) -> None:
         events = piece.events
         if len(events):
+            check_order(events, self._last_us)
             first, last = int(events.t_us[0]), int(events.t_us[-1])
-            if self._last_us is not None and first < self._last_us:
-                raise InputError(_BACKWARDS)
             if self._taken_us is not None and first < self._taken_us:
                 self.late += int((events.t_us < self._taken_us).sum())
             self._begin_us = first if self._begin_us is None else self._begin_us
             self._last_us = last
             self._held.append(events)
-            self._mark(last, piece.at_s)
+            self._arrived += len(events)
+            self._marks.append((last, piece.at_s))
         if piece.until_us is not None and piece.until_us > self._known_us():
             self._until_us = piece.until_us
-            self._mark(piece.until_us, piece.at_s)
+            self._marks.append((piece.until_us, piece.at_s))
 
     def due(self) -> int:
         """How many windows can be cut now."""
@@ -87,9 +88,8 @@ class Cutter:
         if isinstance(self.windowing, TimeStep):
             steps = self._known_us() - self.windowing.length_us - self._begin_us
             return max(steps // self.windowing.stride_us + 1, 0)
-        there = self._seen + sum(map(len, self._held)) - self._next - self.windowing.length
-        count = max(there // self.windowing.stride + 1, 0)
-        return count or int(self._idle())
+        there = self._arrived - self._next - self.windowing.length
+        return max(there // self.windowing.stride + 1, 0) or int(self._idle())
 
     def behind_us(self) -> int:
         """How old the next window is, by the newest event or tick."""
@@ -97,7 +97,7 @@ class Cutter:
             return 0
         if isinstance(self.windowing, TimeStep):
             return self._known_us() - self._begin_us - self.windowing.length_us
-        return 0 if self._idle() else self._known_us() - int(self._by_count()[1].t_us[-1])
+        return 0 if self._idle() else self._known_us() - self._time_of(self._next + self.windowing.length - 1)
 
     def take(self, newest: bool = False) -> Due:
         """The next window that is due, or the newest one, passing over those before it."""
@@ -115,15 +115,10 @@ class Cutter:
             if isinstance(self.windowing, TimeStep):
                 self._until_us = self._begin_us + self.windowing.length_us
             else:
-                self.windowing = EventCount(sum(map(len, self._held)), self.windowing.stride, self.windowing.idle_us)
+                self.windowing = EventCount(self._arrived, self.windowing.stride, self.windowing.idle_us)
 
     def _known_us(self) -> int:
         return max(self._last_us or 0, self._until_us) if self._last_us is not None else 0
-
-    def _mark(self, t_us: int, at_s: float) -> None:
-        self._marks.append((t_us, at_s))
-        while len(self._marks) > 4096:
-            self._marks.popleft()
 
     def _ready_s(self, end_us: int) -> float:
         """By the first piece that reached the end of a window."""
@@ -136,22 +131,21 @@ class Cutter:
         assert isinstance(self.windowing, TimeStep) and self._begin_us is not None
         start, end = self._begin_us, self._begin_us + self.windowing.length_us
         self._begin_us += self.windowing.stride_us
-        return self._cut(EventWindow(self._between(start, end), start, end), self._begin_us)
+        return self._cut(gather(self._held, start, end, self.size), self._begin_us)
 
     def _count_window(self) -> Due:
-        if self._idle() and not self._enough():
-            start, end = self._taken_us or self._begin_us or 0, self._known_us()
-            return self._cut(EventWindow(self._between(start, end), start, end), None)
         assert isinstance(self.windowing, EventCount)
-        _, events = self._by_count()
+        if self._idle():
+            start, end = self._taken_us or self._begin_us or 0, self._known_us()
+            return self._cut(gather(self._held, start, end, self.size))
+        events = self._numbered(self._next, self._next + self.windowing.length)
         self._next += self.windowing.stride
-        window = EventWindow(events, int(events.t_us[0]), int(events.t_us[-1]) + 1)
-        return self._cut(window, None)
+        return self._cut(counted_window(events))
 
-    def _cut(self, window: EventWindow, from_us: int | None) -> Due:
+    def _cut(self, window: EventWindow, from_us: int | None = None) -> Due:
         missed = Events.empty(self.size)
         if self._taken_us is not None and window.start_us > self._taken_us:
-            missed = self._between(self._taken_us, window.start_us)
+            missed = gather(self._held, self._taken_us, window.start_us, self.size).events
         self._windows += 1
         ready_s = self._ready_s(window.end_us)
         self._taken_us = max(window.end_us, self._taken_us or 0)
@@ -168,29 +162,30 @@ class Cutter:
         else:
             self._next += count * self.windowing.stride
 
-    def _enough(self) -> bool:
-        assert isinstance(self.windowing, EventCount)
-        return self._seen + sum(map(len, self._held)) - self._next >= self.windowing.length
-
     def _idle(self) -> bool:
-        if not isinstance(self.windowing, EventCount) or self._begin_us is None or self._enough():
+        """Whether windows are by count, too few events have come for one, and none has for long."""
+        if not isinstance(self.windowing, EventCount) or self._begin_us is None:
+            return False
+        if self._arrived - self._next >= self.windowing.length:
             return False
         return self._known_us() - (self._taken_us or self._begin_us) >= self.windowing.idle_us
 
-    def _by_count(self) -> tuple[int, Events]:
-        """Number of the first event, and the events, of the next window."""
-        assert isinstance(self.windowing, EventCount)
-        joined = Events.concatenate(list(self._held), self.size)
-        first = self._next - self._seen
-        return self._next, joined[first : first + self.windowing.length]
-
-    def _between(self, start_us: int, end_us: int) -> Events:
-        parts = [part for part in (chunk.between(start_us, end_us) for chunk in self._held) if len(part)]
+    def _numbered(self, first: int, stop: int) -> Events:
+        """The events of these numbers, which are held."""
+        parts, number = [], self._forgotten
+        for chunk in self._held:
+            part = chunk[max(first - number, 0) : max(stop - number, 0)]
+            if len(part):
+                parts.append(part)
+            number += len(chunk)
         return parts[0] if len(parts) == 1 else Events.concatenate(parts, self.size)
+
+    def _time_of(self, number: int) -> int:
+        return int(self._numbered(number, number + 1).t_us[0])
 
     def _forget(self, before_us: int) -> None:
         """Chunks that no later window and no later `missed` can ask for."""
         while self._held and self._held[0].t_us[-1] < before_us:
-            if isinstance(self.windowing, EventCount) and self._seen + len(self._held[0]) > self._next:
+            if isinstance(self.windowing, EventCount) and self._forgotten + len(self._held[0]) > self._next:
                 return
-            self._seen += len(self._held.popleft())
+            self._forgotten += len(self._held.popleft())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -41,6 +42,20 @@ class Looped:
                 e = self.events
                 yield Events(e.x[part], e.y[part], t_us[part] + start, e.p[part], e.size)
             start += period
+
+
+class ForSeconds:
+    """A stream that does not end by itself, for some seconds of the clock."""
+
+    def __init__(self, stream: EventStream, seconds: float) -> None:
+        self.stream, self.size, self.seconds = stream, stream.size, seconds
+
+    def __iter__(self) -> Iterator[Events]:
+        end_s = time.monotonic() + self.seconds
+        for events in self.stream:
+            yield events
+            if time.monotonic() > end_s:
+                return
 
 
 def first_seconds(stream: EventStream, seconds: float) -> Events:

@@ -12,8 +12,9 @@ import numpy as np
 from evhands.events.windows import window_at
 from evhands.hands import HandsState, step
 from evhands.live.cutting import Cutter, Due, EventCount, TimeStep, Windowing
-from evhands.live.reading import Piece, RateLimiter, Reader
-from evhands.stopwatch import part
+from evhands.live.reading import RateLimiter, Reader
+from evhands.sources.replaying import Piece
+from evhands.stopwatch import part, unheard
 from evhands.track_files import Sink
 from evhands.tracking import Tracker, TrackResult
 from evhands.types import Events, Size
@@ -127,7 +128,8 @@ def run_live(
     report = report or LiveReport()
     inputs = tracker.estimator.input_config
     windowing = config.windowing or TimeStep(inputs.window_us, inputs.stride_us)
-    warm_up(tracker, size)
+    with unheard():
+        warm_up(tracker, size)
     cutter, state = Cutter(size, windowing), HandsState()
     limiter = None if config.max_event_rate is None else RateLimiter(config.max_event_rate)
     start_s, start_cpu = time.monotonic(), time.process_time()
@@ -136,28 +138,29 @@ def run_live(
         with reader:
             ended = False
             while not ended:
-                taken, ended = reader.take(_WAIT_S)
-                for piece in taken:
-                    cutter.add(piece)
-                if ended:
-                    cutter.finish()
+                ended = _feed(cutter, reader, _WAIT_S)
                 while cutter.due():
                     overdue = config.behind_us is not None and cutter.behind_us() > config.behind_us
                     with part("slicing"):
                         due = cutter.take(newest=overdue)
                     state = _track(tracker, due, state, sinks, report)
                     report.dropped, report.late = cutter.dropped, cutter.late
-                    if not ended:
-                        more, ended = reader.take(0.0)
-                        for piece in more:
-                            cutter.add(piece)
-                        if ended:
-                            cutter.finish()
+                    ended = ended or _feed(cutter, reader, 0.0)
                 _account(report, reader, limiter, start_s, start_cpu)
     except KeyboardInterrupt:
         report.interrupted = True
     _account(report, reader, limiter, start_s, start_cpu)
     return report
+
+
+def _feed(cutter: Cutter, reader: Reader, timeout_s: float) -> bool:
+    """Hand on what has come, waiting at most so long; whether that was all there is."""
+    pieces, ended = reader.take(timeout_s)
+    for piece in pieces:
+        cutter.add(piece)
+    if ended:
+        cutter.finish()
+    return ended
 
 
 def _track(tracker: Tracker, due: Due, state: HandsState, sinks: Sequence[Sink], report: LiveReport) -> HandsState:

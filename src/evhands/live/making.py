@@ -2,23 +2,49 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from evhands.evaluation import open_method
 from evhands.hand.model import load_hand
 from evhands.models.checkpoint import ASSETS, read_checkpoint
+from evhands.recording import find_camera
 from evhands.runtime import ExportedEstimator
 from evhands.smoothing import SMOOTHING, Smooth
+from evhands.sources import file_of, open_source
 from evhands.tracking import HandRecogniser, PoseEstimator, Tracker, TrackerConfig
-from evhands.types import Camera, InputError, Side
+from evhands.types import Camera, EventStream, InputError, Side
 
 Runtime = Literal["torch", "onnx"]
 Hands = Literal["right", "left", "any", "both", "auto"]
 DEFAULT_HANDS: Hands = "right"
 GRACE_US = 20_000
 """Events of a camera or a network are taken to come this late at most, where it must be known that none will come."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A source with the tracker for it. path: of a recording; None = the source sets the pace itself."""
+
+    stream: EventStream
+    path: Path | None
+    tracker: Tracker
+    facts: dict[str, str]
+    """What was opened, and which camera it was taken for."""
+
+
+def open_tracking(
+    source: Path | str, model: str, camera: Camera | Path | str | None, hands: Hands, runtime: Runtime, device: str,
+    *, smooth: Smooth | bool = "one-euro", mano: Path | str | None = None, salvage: bool = False,
+    topic: str | None = None, wait: float | None = None,
+) -> Opened:  # fmt: skip
+    """Open a source, find its camera, and make the tracker; InputError where any of that cannot be."""
+    stream = open_source(source, salvage=salvage, topic=topic, wait_s=wait)
+    path = file_of(source)
+    seen, camera_source = find_camera(camera, stream.size, path)
+    tracker = make_any_tracker(model, seen, hands, runtime, device, smooth, None if mano is None else Path(mano))
+    return Opened(stream, path, tracker, {"file": str(source), "camera": camera_source})
 
 
 def make_any_tracker(

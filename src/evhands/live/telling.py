@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from evhands.live.loop import LiveReport
-from evhands.track_files import FILES
+from evhands.track_files import file_names
 from evhands.tracking import TrackResult
 from evhands.types import EventWindow
 
@@ -92,6 +92,5 @@ def report_live(told: LiveReport, out: Path | None, video: bool) -> str:
         if count:
             lines.append((name, f"{count:,} events"))
     if out is not None:
-        names = [name for name in FILES if video or name != "overlay.mp4"]
-        lines.append(("files", "  ".join(str(out / name) for name in names)))
+        lines.append(("files", "  ".join(str(out / name) for name in file_names(video))))
     return "\n".join(f"{name:<11} {text}" for name, text in lines)

@@ -22,12 +22,12 @@ from evhands.files import replacing
 from evhands.overlay import OverlayStyle, video_writer
 from evhands.track_files import (
     COLUMNS,
-    FILES,
     Track,
     collect,
     csv_header,
     csv_rows,
     draw_hands,
+    file_names,
     one_values,
 )
 from evhands.tracking import Tracker, TrackResult
@@ -52,11 +52,10 @@ class TrackWriter:
         self._stack = ExitStack()
         self._columns: dict[str, BinaryIO] = {}
         self._kinds: dict[str, np.ndarray] = {}
-        self.names = [name for name in FILES if video or name != "overlay.mp4"]
 
     def __enter__(self) -> TrackWriter:
         self._out.mkdir(parents=True, exist_ok=True)
-        self._paths = {name: self._stack.enter_context(replacing(self._out / name)) for name in self.names}
+        self._paths = {name: self._stack.enter_context(replacing(self._out / name)) for name in file_names(self._video)}
         self._parts = Path(self._stack.enter_context(TemporaryDirectory(prefix=".poses.", dir=self._out)))
         self._csv = self._stack.enter_context(self._paths["poses.csv"].open("w", newline=""))
         self._writer = csv.writer(self._csv)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evhands.evidence import RECOGNISER_SIZE
 from evhands.inputs import InputConfig, crop_inputs
 from evhands.models.small_encoder import encoder_stages
 from evhands.types import Camera, EventWindow
@@ -22,7 +23,7 @@ class RecogniserConfig:
     """Side of the crop in pixels; channels and blocks of the encoder, as those of `small`, with whose weights a
     training may begin; units of the head."""
 
-    size_px: int = 96
+    size_px: int = RECOGNISER_SIZE
     channels: tuple[int, int, int] = (48, 80, 144)
     blocks: tuple[int, int, int] = (1, 2, 2)
     hidden: int = 64

@@ -1,4 +1,4 @@
-"""Serving events to others as dv-processing does, over TCP or a UNIX socket; and replaying them at their own pace."""
+"""Serving events to others as dv-processing does, over TCP or a UNIX socket."""
 
 from __future__ import annotations
 
@@ -9,21 +9,17 @@ import stat
 import struct
 import time
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
-
-import numpy as np
 
 from evhands.events.io.aedat4_writer import event_packet, stream_header
 from evhands.sources.lasting import SourceWarning
 from evhands.sources.network import parse_address
-from evhands.types import Events, EventStream, InputError, Size
+from evhands.types import Events, InputError, Size
 
 _PACKET_EVENTS = 1 << 14
 _STALLED_S = 10.0
 """A client that takes nothing for so long is dropped."""
-SLICE_US = 2000
 _GRACE_S = 0.5
 """Readers of dv-processing stop as soon as the connection closes, whatever they have not read yet."""
 
@@ -129,24 +125,3 @@ def _remove_dead(path: str) -> None:
             probe.connect(path)
         except ConnectionRefusedError:
             os.unlink(path)
-
-
-def paced(stream: EventStream) -> Iterator[Events]:
-    """A recording at its own pace: slices of 2 ms, each as soon as its last event would have been seen."""
-    start_s: float | None = None
-    first_us = 0
-    for events in stream:
-        if len(events) and start_s is None:
-            start_s, first_us = time.monotonic(), int(events.t_us[0])
-        for part in _slices(events):
-            wait_s = (start_s or 0) + (int(part.t_us[-1]) - first_us) / 1e6 - time.monotonic()
-            if wait_s > 0:
-                time.sleep(wait_s)
-            yield part
-
-
-def _slices(events: Events) -> Iterator[Events]:
-    if len(events):
-        edges = np.arange(events.t_us[0], events.t_us[-1], SLICE_US)[1:]
-        bounds = np.unique([0, *np.searchsorted(events.t_us, edges), len(events)])
-        yield from (events[a:b] for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True))
