@@ -14,7 +14,6 @@ from evhands.boxes import sensor_pixels
 from evhands.geometry import default_camera, project
 from evhands.hand.model import load_hand
 from evhands.overlay import OverlayStyle, draw_events, draw_overlay, draw_skeleton, video_writer
-from evhands.tracking import hand_mesh
 from evhands.types import Camera, Events, HandPose
 
 SIZE = (120, 90)
@@ -25,7 +24,7 @@ PLAIN = OverlayStyle(scale=2, side_view=False)
 
 def mesh(x: float = 0.0, z: float = 0.6):
     upright = Rotation.from_matrix(np.stack([[0, 1, 0], [0, 0, 1], [1, 0, 0]], axis=1).astype(float)).as_rotvec()
-    return hand_mesh(HAND, HandPose("right", upright, np.array([x, 0.07, z]), np.zeros((15, 3)), np.zeros(10), "open"))
+    return HAND.mesh_of(HandPose("right", upright, np.array([x, 0.07, z]), np.zeros((15, 3)), np.zeros(10), "open"))
 
 
 def events(xyp: list[tuple[int, int, bool]], t_us: list[int]) -> Events:

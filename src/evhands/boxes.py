@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from numba import njit
 
 from evhands.geometry import distort_points, project
 from evhands.types import Camera, Events, EventWindow
@@ -42,18 +43,69 @@ def joints_box(joints_m: Float[np.ndarray, "21 3"], camera: Camera, crop_scale: 
 
 def events_inside(window: EventWindow, box: CropBox, camera: Camera) -> int:
     """How many events fall into the crop; with a distorted lens, into the sensor rectangle around it."""
-    return int(np.count_nonzero(inside(window.events, box, camera)))
+    return int(_count_inside(window.events.x, window.events.y, *_limits(box, camera)))
 
 
 def inside(events: Events, box: CropBox, camera: Camera) -> np.ndarray:
     """Which events (n,) fall into the crop."""
-    x0, y0, x1, y1 = box.corners()
-    if np.any(camera.distortion):
-        along = np.linspace(0, 1, 5)
-        x, y = (grid.ravel() for grid in np.meshgrid(x0 + along * (x1 - x0), y0 + along * (y1 - y0)))
-        edge = distort_points(np.stack([x, y], axis=-1), camera.K, camera.distortion)
-        (x0, y0), (x1, y1) = edge.min(axis=0), edge.max(axis=0)
-    return (events.x >= x0) & (events.x <= x1) & (events.y >= y0) & (events.y <= y1)
+    return _inside(events.x, events.y, *_limits(box, camera))
+
+
+def time_of_last_inside(events: Events, box: CropBox, camera: Camera, count: int) -> int | None:
+    """When the last `count` events in the crop begin, in microseconds; None where there are fewer."""
+    found = _last_inside(events.x, events.y, *_limits(box, camera), count)
+    return None if found < 0 else int(events.t_us[found])
+
+
+def _limits(box: CropBox, camera: Camera) -> tuple[float, float, float, float]:
+    """The rectangle of the sensor that holds the crop: x0, y0, x1, y1."""
+    x0, y0, x1, y1 = (float(value) for value in box.corners())
+    if not np.any(camera.distortion):
+        return x0, y0, x1, y1
+    along = np.linspace(0, 1, 5)
+    x, y = (grid.ravel() for grid in np.meshgrid(x0 + along * (x1 - x0), y0 + along * (y1 - y0)))
+    edge = distort_points(np.stack([x, y], axis=-1), camera.K, camera.distortion)
+    (x0, y0), (x1, y1) = edge.min(axis=0).tolist(), edge.max(axis=0).tolist()
+    return x0, y0, x1, y1
+
+
+@njit(cache=True, nogil=True)
+def _inside(x, y, x0, y0, x1, y1):
+    found = np.empty(len(x), np.bool_)
+    for i in range(len(x)):
+        found[i] = (x[i] >= x0) & (x[i] <= x1) & (y[i] >= y0) & (y[i] <= y1)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _count_inside(x, y, x0, y0, x1, y1):
+    found = 0
+    for i in range(len(x)):
+        found += (x[i] >= x0) & (x[i] <= x1) & (y[i] >= y0) & (y[i] <= y1)
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _last_inside(x, y, x0, y0, x1, y1, count):
+    """The index of the event from which on `count` lie inside, else -1: looked for from the end, it is near."""
+    for i in range(len(x) - 1, -1, -1):
+        count -= (x[i] >= x0) & (x[i] <= x1) & (y[i] >= y0) & (y[i] <= y1)
+        if count <= 0:
+            return i
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _cells(x, y, width, height):
+    columns, rows = np.empty(width, np.int64), np.empty(height, np.int64)
+    for i in range(width):
+        columns[i] = i * 8 // width
+    for i in range(height):
+        rows[i] = i * 8 // height * 8
+    cells = np.zeros(64, np.int64)
+    for i in range(len(x)):
+        cells[rows[y[i]] + columns[x[i]]] += 1
+    return cells
 
 
 def without_boxes(events: Events, boxes: Sequence[CropBox], camera: Camera) -> Events:
@@ -73,9 +125,8 @@ NOISE_MARGIN = 1.35
 def noise_density(window: EventWindow) -> float:
     """Events a pixel in the quieter parts of the image, where no hand is: the lower quartile of an 8 x 8 grid."""
     width, height = window.events.size
-    column, row = (window.events.x.astype(np.int64) * 8 // width, window.events.y.astype(np.int64) * 8 // height)
-    cells = np.bincount(row * 8 + column, minlength=64)
-    return float(np.quantile(cells, 0.25)) * 64 / (width * height)
+    cells = np.sort(_cells(window.events.x, window.events.y, width, height))
+    return float(cells[15] + 0.75 * (cells[16] - cells[15])) * 64 / (width * height)
 
 
 def overlap(a: CropBox, b: CropBox) -> float:

@@ -16,7 +16,7 @@ from evhands.boxes import CropBox, joints_box, overlap
 from evhands.events.flashes import FlashConfig
 from evhands.evidence import RECOGNISER_SIZE, Evidence, EvidenceConfig, HandRecogniser, Recognition
 from evhands.geometry import crop_camera
-from evhands.hand.model import HandModel
+from evhands.hand.one_pose import PosableHand
 from evhands.inputs import InputConfig, filled_window
 from evhands.smoothing import AnySmoothing, SmoothingConfig
 from evhands.stopwatch import part
@@ -114,11 +114,11 @@ class Tracker:
 
     estimator: PoseEstimator
     detector: HandDetector
-    hand: HandModel
+    hand: PosableHand
     camera: Camera
     config: TrackerConfig = TrackerConfig()
     recogniser: HandRecogniser | None = None
-    mirrored: HandModel | None = None
+    mirrored: PosableHand | None = None
     count: int = 1
     right_prior: float = 0.0
 
@@ -126,7 +126,7 @@ class Tracker:
     def finds_sides(self) -> bool:
         return self.recogniser is not None and self.mirrored is not None
 
-    def hand_of(self, side: Side) -> HandModel:
+    def hand_of(self, side: Side) -> PosableHand:
         if side == self.hand.side or self.mirrored is None:
             return self.hand
         return self.mirrored
@@ -185,7 +185,7 @@ class Look:
     joint_confidence: Float[np.ndarray, " 21"]
 
 
-def hand_joints(hand: HandModel, pose: HandPose) -> Float[np.ndarray, "21 3"]:
+def hand_joints(hand: PosableHand, pose: HandPose) -> Float[np.ndarray, "21 3"]:
     """The 21 joints of one pose in `openpose21` order, metres, camera frame."""
     return hand.joints_of(pose)
 

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
-from evhands.boxes import CropBox, inside
+from evhands.boxes import CropBox, time_of_last_inside
 from evhands.events.representations import lnes, voxel_grid
 from evhands.events.windows import batch_windows, crop_map
 from evhands.geometry import crop_camera, resize_camera, undistortion_map
@@ -62,9 +62,12 @@ def filled_window(
     if config.fill_events <= 0:
         return window
     recent = recent.between(min(window.end_us - config.longest_us, window.start_us), window.end_us)
-    times = recent.t_us if box is None else recent.t_us[inside(recent, box, camera)]
-    earliest = int(recent.t_us[0]) if len(recent) else window.start_us
-    start = int(times[-config.fill_events]) if len(times) >= config.fill_events else earliest
+    start = int(recent.t_us[0]) if len(recent) else window.start_us
+    if box is not None:
+        filled_us = time_of_last_inside(recent, box, camera, config.fill_events)
+        start = start if filled_us is None else filled_us
+    elif len(recent) >= config.fill_events:
+        start = int(recent.t_us[-config.fill_events])
     start = min(start, window.start_us)
     return EventWindow(recent.between(start, window.end_us), start, window.end_us)
 

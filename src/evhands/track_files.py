@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Float32, Int64, Shaped
 
 from evhands.boxes import sensor_pixels
@@ -24,7 +24,7 @@ from evhands.hand.skeleton import JOINT_ORDERS
 from evhands.hands import HandsState, step
 from evhands.interpolation import pose_at
 from evhands.overlay import OverlayStyle, draw_overlay, video_writer
-from evhands.tracking import Tracker, TrackResult, hand_mesh, whole_windows
+from evhands.tracking import Tracker, TrackResult, whole_windows
 from evhands.types import Camera, Events, EventStream, EventWindow, HandPose, InputError, Side
 
 FILES = ("poses.npz", "poses.csv", "overlay.mp4", "summary.json")
@@ -209,6 +209,10 @@ def run_track(
 @contextmanager
 def one_thread() -> Iterator[None]:
     """One window at a time gains little from more threads of torch, and waits long for them on a busy machine."""
+    torch = sys.modules.get("torch")  # where nobody has imported it, nobody uses it
+    if torch is None:
+        yield
+        return
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -369,7 +373,7 @@ def draw_hands(
 ) -> np.ndarray:
     """The frame of one window with its hands; times in the text count from `origin_us`."""
     shown = [hand for hand in hands if hand.pose is not None]
-    meshes = [hand_mesh(tracker.hand_of(hand.pose.side), hand.pose) for hand in shown if hand.pose is not None]
+    meshes = [tracker.hand_of(hand.pose.side).mesh_of(hand.pose) for hand in shown if hand.pose is not None]
     words = [f"{hand.side} {hand.id}: {hand.status} {hand.confidence:.2f}" for hand in shown] or ["lost"]
     text = "   ".join([f"{(window.end_us - origin_us) / 1e6:6.2f} s", *words])
     length = window.end_us - window.start_us

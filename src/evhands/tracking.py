@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
 from evhands.boxes import NOISE_MARGIN, CropBox, events_inside, noise_density, overlap, recent_events
@@ -43,14 +42,13 @@ from evhands.following import (
     place_at,
     plausible,
 )
-from evhands.hand.model import HandModel, pose_hand
 from evhands.smoothing import SmoothingState, smooth_pose
 from evhands.stopwatch import part
-from evhands.types import Events, EventStream, EventWindow, HandMesh, HandPose, Side
+from evhands.types import Events, EventStream, EventWindow, HandPose, Side
 
 __all__ = [
     "Detection", "HandDetector", "HandRecogniser", "PoseEstimator", "Recognition", "TrackResult", "Tracker",
-    "TrackerConfig", "TrackerState", "hand_joints", "hand_mesh", "next_box", "step", "track_stream", "track_windows",
+    "TrackerConfig", "TrackerState", "hand_joints", "next_box", "step", "track_stream", "track_windows",
     "whole_windows",
 ]  # fmt: skip
 
@@ -185,13 +183,6 @@ class _LastTime:
             if len(events):
                 self.last_us = int(events.t_us[-1])
             yield events
-
-
-def hand_mesh(hand: HandModel, pose: HandPose) -> HandMesh:
-    """The surface and joints of one pose as numpy arrays, metres, camera frame."""
-    with torch.no_grad():
-        mesh = pose_hand(hand, pose).mesh()
-    return HandMesh(mesh.vertices.numpy(), mesh.joints.numpy(), mesh.faces.numpy())
 
 
 def _search(tracker: Tracker, seen: Seen, state: TrackerState) -> tuple[TrackResult, TrackerState]:

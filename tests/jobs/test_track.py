@@ -157,19 +157,17 @@ def test_a_checkpoint_of_mano_asks_for_its_file(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("hands", ["any", "both"])
-def test_sides_need_a_recogniser(hands, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(making, "ASSETS", tmp_path)
+def test_sides_need_a_recogniser(hands) -> None:
     with pytest.raises(InputError, match=f"--hands {hands}.*recogniser"):
-        making.with_hands(tracker(), hands, "cpu")
-    assert making.with_hands(tracker(), "left", "cpu").hand.side == "left"
-    assert making.with_hands(tracker(), "auto", "cpu").hand.side == "right"
+        making.with_hands(tracker(), None, hands)
+    assert making.with_hands(tracker(), None, "left").hand.side == "left"
+    assert making.with_hands(tracker(), None, "auto").hand.side == "right"
 
 
-def test_with_a_recogniser_hands_say_what_is_found(monkeypatch, tmp_path) -> None:
-    meta = CheckpointMeta()
-    save_checkpoint(tmp_path / "recogniser.pt", "recogniser", Recogniser(RecogniserConfig()), meta)
-    monkeypatch.setattr(making, "ASSETS", tmp_path)
-    made = {hands: making.with_hands(tracker(), hands, "cpu") for hands in ("right", "left", "any", "both", "auto")}
+def test_with_a_recogniser_hands_say_what_is_found() -> None:
+    recogniser = Recogniser(RecogniserConfig()).eval()
+    choices = ("right", "left", "any", "both", "auto")
+    made = {hands: making.with_hands(tracker(), recogniser, hands) for hands in choices}
     assert [t.finds_sides for t in made.values()] == [False, False, True, True, True]
     assert [t.count for t in made.values()] == [1, 1, 1, 2, 2]
     assert all(t.recogniser is not None and isinstance(t.recogniser, HandRecogniser) for t in made.values())

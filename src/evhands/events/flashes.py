@@ -41,7 +41,9 @@ def without_flashes(events: Events, config: FlashConfig = FlashConfig()) -> Even
         return events
     counts = np.zeros((bins, _GRID * _GRID), np.int32)
     _count(events.x, events.y, events.t_us, first, width, height, counts)
-    middle = np.median(counts, axis=1)
+    half = _GRID * _GRID // 2
+    ordered = np.partition(counts, (half - 1, half), axis=1)
+    middle = (ordered[:, half - 1] + ordered[:, half]) / 2
     least = max(config.ratio * float(np.quantile(middle, 1 / 3)), config.least * width * height / _GRID**2)
     flash = middle >= least
     if not flash.any():
@@ -65,6 +67,15 @@ def calm_window(window: EventWindow, recent: Events, config: FlashConfig = Flash
 
 @njit(cache=True, nogil=True)
 def _count(x, y, t_us, first, width, height, counts):
+    # Tables instead of three divisions an event, and times in order: a live tracker counts 200 ms for every window.
+    columns, rows = np.empty(width, np.int64), np.empty(height, np.int64)
+    for i in range(width):
+        columns[i] = i * _GRID // width
+    for i in range(height):
+        rows[i] = i * _GRID // height * _GRID
+    bin, end_us = 0, (first + 1) * BIN_US
     for i in range(len(x)):
-        cell = (np.int64(y[i]) * _GRID // height) * _GRID + np.int64(x[i]) * _GRID // width
-        counts[t_us[i] // BIN_US - first, cell] += 1
+        if t_us[i] >= end_us:
+            bin = t_us[i] // BIN_US - first
+            end_us = (first + bin + 1) * BIN_US
+        counts[bin, rows[y[i]] + columns[x[i]]] += 1

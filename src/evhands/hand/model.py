@@ -16,19 +16,17 @@ from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from evhands.hand.mano import read_mano
-from evhands.hand.one_pose import OnePose
+from evhands.hand.files import read_hand
+from evhands.hand.one_pose import OnePose, check_named
 from evhands.hand.skeleton import permutation
-from evhands.types import HandMesh, HandPose, InputError, Side
+from evhands.types import HandMesh, HandPose, Side
 
-_OPEN_HAND = Path(__file__).parent.parent / "assets" / "open_hand.npz"
 _FROM_SMPLX = torch.from_numpy(permutation("smplx_mano21", "openpose21"))
 
 
@@ -82,12 +80,19 @@ class HandModel:
     def joints_of(self, pose: HandPose) -> Float[np.ndarray, "21 3"]:
         """The 21 joints of one pose without a batch, as `pose_hand(self, pose).joints()` in 64 bits, many times as
         quickly."""
-        _check_named(self, pose)
+        check_named(self.name, self.side, pose)
         return self._one_pose.joints(pose)
+
+    def mesh_of(self, pose: HandPose) -> HandMesh:
+        """The surface and joints of one pose without a batch, numpy, metres, camera frame."""
+        with torch.no_grad():
+            mesh = pose_hand(self, pose).mesh()
+        return HandMesh(mesh.vertices.cpu().numpy(), mesh.joints.cpu().numpy(), mesh.faces.cpu().numpy())
 
     @cached_property
     def _one_pose(self) -> OnePose:
-        return OnePose(self)
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return OnePose({n: v.detach().cpu().numpy() if isinstance(v, Tensor) else v for n, v in values.items()})
 
     # What follows from the fields alone, laid out for matrix products: coordinates first, vertices last.
     @cached_property
@@ -238,22 +243,13 @@ def _blended(batch: Tensor, skin_matrix: Tensor) -> Tensor:
 
 def pose_hand(model: HandModel, pose: HandPose) -> PosedHand:
     """Pose `model` by `pose` (numpy or torch), which must be of the model's side and name; else an InputError."""
-    _check_named(model, pose)
+    check_named(model.name, model.side, pose)
 
     def tensor(value: Any) -> Tensor:
         return torch.as_tensor(value, dtype=model.vertices.dtype, device=model.vertices.device)
 
     shaped = model.with_shape(tensor(pose.shape))
     return shaped.with_pose(tensor(pose.orientation), tensor(pose.joints), tensor(pose.wrist))
-
-
-def _check_named(model: HandModel, pose: HandPose) -> None:
-    if (pose.side, pose.hand_model) != (model.side, model.name):
-        raise InputError(
-            f"Found a pose of a {pose.side} hand in parameters of the hand model '{pose.hand_model}', wanted one of "
-            f"the {model.side} hand of '{model.name}': shape and joint angles mean something else in another model. "
-            "Load the model that the pose names."
-        )
 
 
 def mirror_model(model: HandModel) -> HandModel:
@@ -286,11 +282,7 @@ def load_hand(
     A file of the other side is mirrored. flat_hand_mean replaces the mean pose by the flat hand; fix_left_shape mends
     the sign of MANO_LEFT's shape directions (see `evhands.hand.mano.read_mano`). Unusable files give an InputError.
     """
-    if name_or_path == "open":
-        model = _load_open()
-    else:
-        path = Path(name_or_path)
-        model = _load_npz(path) if _is_zip(path) else model_from_arrays(read_mano(path, fix_left_shape=fix_left_shape))
+    model = _open_hand() if name_or_path == "open" else _from_file(name_or_path, fix_left_shape)
     if model.side != side:
         model = mirror_model(model)
     return replace(model, mean_pose=torch.zeros_like(model.mean_pose)) if flat_hand_mean else model
@@ -322,27 +314,9 @@ def model_from_arrays(arrays: dict[str, Any]) -> HandModel:
 
 
 @cache
-def _load_open() -> HandModel:
-    return _load_npz(_OPEN_HAND)
+def _open_hand() -> HandModel:
+    return model_from_arrays(read_hand("open"))
 
 
-def _is_zip(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(2) == b"PK"
-    except OSError as error:
-        raise InputError(
-            f"Could not open the hand model {path}: {error.strerror or error}. Wanted 'open', a .npz hand or a "
-            "MANO .pkl (MANO_RIGHT.pkl, from mano.is.tue.mpg.de after registration); check the path."
-        ) from error
-
-
-def _load_npz(path: Path) -> HandModel:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return model_from_arrays({key: file[key] for key in file.files})
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise InputError(
-            f"Found {path}, which is no hand model: {error}. Wanted an .npz with the arrays that "
-            "evhands.hand.model.HandModel lists; give another file or 'open'."
-        ) from error
+def _from_file(path: str | Path, fix_left_shape: bool) -> HandModel:
+    return model_from_arrays(read_hand(path, fix_left_shape=fix_left_shape))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,14 +14,15 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from evhands.events.io import open_events
+from evhands.evidence import RECOGNISER_SIZE
 from evhands.files import replacing
 from evhands.following import HandDetector
-from evhands.inputs import InputConfig, crop_inputs, mirror_images
-from evhands.models.checkpoint import checkpoint_path, code_version, load_model
+from evhands.inputs import OVERVIEW_SIZE, InputConfig, crop_inputs, mirror_images
+from evhands.models.checkpoint import ASSETS, checkpoint_path, code_version, load_model, read_checkpoint
 from evhands.models.small import SmallEstimator
-from evhands.models.small_graph import to_onnx
+from evhands.models.small_graph import network_to_onnx, to_onnx
 from evhands.recording import find_camera
-from evhands.runtime import ExportedEstimator, ModelFacts
+from evhands.runtime import DETECTOR, RECOGNISER, ExportedEstimator, ModelFacts
 from evhands.runtime.exported import METADATA
 from evhands.tracking import Tracker, TrackerConfig, hand_joints, track_stream
 from evhands.types import Camera, EventStream, EventWindow, InputError, Prediction, Side
@@ -39,7 +41,8 @@ def export(
 ) -> str:
     """Write a model of the kind `small` as a file for onnxruntime, and compare it with torch.
 
-    The file holds network, decoding and hand model; its metadata say what it wants to see. Torch and onnxruntime then
+    The file holds network, decoding and hand model; its metadata say what it wants to see, and carry the networks that
+    find hands and tell their sides. Torch and onnxruntime then
     follow the hand of a recording side by side, each with its own memory, and the distances of their 21 joints are
     printed in millimetres. `evhands.runtime` runs the file without torch.
 
@@ -60,14 +63,14 @@ def export(
         )
     out = out or Path(f"{path.stem}{'-int8' if int8 else ''}.onnx")
     stream, camera, seen = recording(data)
-    facts = facts_of(estimator)
+    facts, parts = facts_of(estimator), finding_networks(detector)
     with TemporaryDirectory() as folder, replacing(out) as file:
-        write_model(file, to_onnx(estimator), facts)
+        write_model(file, to_onnx(estimator), facts, parts)
         parity = compare(estimator, ExportedEstimator(file), cast(Any, detector), stream, camera)
         if int8:
             quantised = Path(folder) / "int8.onnx"
             quantise(file, quantised, parity.feeds[:_CALIBRATION])
-            write_model(file, quantised.read_bytes(), facts_of(estimator, "int8"))
+            write_model(file, quantised.read_bytes(), facts_of(estimator, "int8"), parts)
             parity = compare(estimator, ExportedEstimator(file), cast(Any, detector), stream, camera)
         if parity.joints_mm.size == 0:
             raise InputError(
@@ -99,14 +102,26 @@ def facts_of(estimator: SmallEstimator, precision: str = "float32") -> ModelFact
     )
 
 
-def write_model(path: Path, graph: bytes, facts: ModelFacts) -> None:
-    """The graph with its facts in the metadata."""
+def write_model(path: Path, graph: bytes, facts: ModelFacts, parts: dict[str, bytes] | None = None) -> None:
+    """The graph, with its facts and the networks that find hands in the metadata."""
     import onnx
 
     model = onnx.load_from_string(graph)
-    onnx.helper.set_model_props(model, {METADATA: facts.to_json()})
+    onnx.helper.set_model_props(model, {METADATA: facts.to_json(), **_carried(parts or {})})
     onnx.checker.check_model(model)
     path.write_bytes(model.SerializeToString())
+
+
+def _carried(parts: dict[str, bytes]) -> dict[str, str]:
+    return {f"{METADATA}.{name}": base64.b64encode(content).decode() for name, content in parts.items()}
+
+
+def finding_networks(detector: Any) -> dict[str, bytes]:
+    """The detector of a checkpoint and the recogniser that ships with evhands, as ONNX files."""
+    networks = {DETECTOR: (detector, OVERVIEW_SIZE)}
+    if (shipped := ASSETS / "recogniser.pt").exists():
+        networks[RECOGNISER] = read_checkpoint(shipped, wanted="recogniser").model, (RECOGNISER_SIZE, RECOGNISER_SIZE)
+    return {name: network_to_onnx(network, size) for name, (network, size) in networks.items()}
 
 
 def quantise(source: Path, target: Path, feeds: list[dict[str, np.ndarray]]) -> None:

@@ -6,11 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from evhands.evaluation import open_method
-from evhands.hand.model import load_hand
-from evhands.models.checkpoint import ASSETS, read_checkpoint
+from evhands.hand.one_pose import load_plain_hand
 from evhands.recording import find_camera
-from evhands.runtime import ExportedEstimator
+from evhands.runtime import DETECTOR, RECOGNISER, ExportedDetector, ExportedEstimator, ExportedRecogniser
 from evhands.smoothing import SMOOTHING, Smooth
 from evhands.sources import file_of, open_source
 from evhands.tracking import HandRecogniser, PoseEstimator, Tracker, TrackerConfig
@@ -66,20 +64,29 @@ def make_tracker(
     mano: Path | None = None,
 ) -> Tracker:
     """The networks of a model on a device, with the hands that are wanted."""
+    from evhands.evaluation import open_method  # torch: what runs an exported file does without
+    from evhands.models.checkpoint import ASSETS, read_checkpoint
+
     method = open_method(model, mano, device)
     hand = method.hand.to("cpu")
-    estimator = cast(PoseEstimator, method.estimator)
-    return with_hands(
-        Tracker(estimator, cast(Any, method.detector), hand, camera, tracker_config(smooth)), hands, device
-    )
+    estimator, shipped = cast(PoseEstimator, method.estimator), ASSETS / "recogniser.pt"
+    recogniser = read_checkpoint(shipped, wanted="recogniser").model.to(device) if shipped.exists() else None
+    tracker = Tracker(estimator, cast(Any, method.detector), hand, camera, tracker_config(smooth))
+    return with_hands(tracker, cast(Any, recogniser), hands)
 
 
 def exported_tracker(model: str, camera: Camera, hands: Hands, smooth: Smooth | bool = "one-euro") -> Tracker:
-    """The tracker with an exported file as its estimator; detector and filtered hand still run in torch."""
+    """The tracker of an exported file, which carries all of its networks: nothing of it runs in torch."""
     estimator = ExportedEstimator(model)
-    detector = read_checkpoint(ASSETS / "detector.pt", wanted="detector").model
-    hand = load_hand(estimator.facts.hand)
-    return with_hands(Tracker(estimator, cast(Any, detector), hand, camera, tracker_config(smooth)), hands, "cpu")
+    detector, recogniser = (estimator.part(name) for name in (DETECTOR, RECOGNISER))
+    if detector is None:
+        raise InputError(
+            f"{model} carries no network that finds hands, as files of older versions of evhands. Wanted one that "
+            "does; export the checkpoint again with `evhands export`."
+        )
+    hand = load_plain_hand(estimator.facts.hand)
+    tracker = Tracker(estimator, ExportedDetector(detector), hand, camera, tracker_config(smooth))
+    return with_hands(tracker, None if recogniser is None else ExportedRecogniser(recogniser), hands)
 
 
 def tracker_config(smooth: Smooth | bool) -> TrackerConfig:
@@ -88,20 +95,17 @@ def tracker_config(smooth: Smooth | bool) -> TrackerConfig:
     return TrackerConfig(smoothing=SMOOTHING[words.get(smooth, cast(Smooth, smooth))])
 
 
-def with_hands(tracker: Tracker, hands: Hands, device: str) -> Tracker:
+def with_hands(tracker: Tracker, recogniser: HandRecogniser | None, hands: Hands) -> Tracker:
     """The tracker of these hands; the recogniser keeps places without a hand out, whichever they are."""
-    shipped = ASSETS / "recogniser.pt"
     if hands == "auto":
-        hands = "both" if shipped.exists() else "right"
-    if hands in ("any", "both") and not shipped.exists():
+        hands = "both" if recogniser is not None else "right"
+    if hands in ("any", "both") and recogniser is None:
         raise InputError(
-            f"Found --hands {hands}, which needs the recogniser of sides, and no {shipped.name} among the files that "
-            "ship with this evhands. Wanted right or left; get a newer evhands for both."
+            f"Found --hands {hands}, which needs a recogniser of sides, and none that comes with the model. "
+            "Wanted right or left; get a newer evhands, or export the model again, for both."
         )
     side: Side = "left" if hands == "left" else "right"
     hand = tracker.hand if tracker.hand.side == side else tracker.hand.mirrored()
-    if not shipped.exists():
-        return replace(tracker, hand=hand)
-    recogniser = cast(HandRecogniser, read_checkpoint(shipped, wanted="recogniser").model.to(device))
     mirrored = hand.mirrored() if hands in ("any", "both") else None
-    return replace(tracker, hand=hand, recogniser=recogniser, mirrored=mirrored, count=2 if hands == "both" else 1)
+    count = 2 if hands == "both" else 1
+    return replace(tracker, hand=hand, recogniser=recogniser, mirrored=mirrored, count=count)

@@ -22,7 +22,7 @@ from evhands.hand.skeleton import OPENPOSE21_BONES
 from evhands.live.loop import LiveReport
 from evhands.overlay import FINGER_COLOURS, draw_events
 from evhands.sinks import parse_address
-from evhands.tracking import Tracker, TrackResult, hand_mesh
+from evhands.tracking import Tracker, TrackResult
 from evhands.types import EventWindow, HandMesh, InputError
 
 FRAMES_PER_S = 25.0
@@ -144,7 +144,7 @@ class LivePage:
 
     def _update(self, seen: Seen, rate: float) -> None:
         hands = [hand for hand in seen.hands if hand.pose is not None]
-        meshes = [hand_mesh(self._tracker.hand_of(p.side), p) for hand in hands if (p := hand.pose) is not None]
+        meshes = [self._tracker.hand_of(p.side).mesh_of(p) for hand in hands if (p := hand.pose) is not None]
         picture = self._picture(seen.window) if self._show["events"].value else None
         with self._server.atomic():
             self._wall.visible = picture is not None

@@ -7,18 +7,15 @@ lying nowhere, whose logit is 0), where in the cell, and how large the hand is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from evhands.inputs import OVERVIEW_SIZE, overview, overview_camera
+from evhands.detection import LEAST_EVENTS, STRIDE, Detection, places_in
+from evhands.inputs import OVERVIEW_SIZE, overview
 from evhands.types import Camera, EventWindow
-
-STRIDE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +24,6 @@ class DetectorConfig:
 
     channels: int = 40
     dilations: tuple[int, ...] = (1, 2, 4, 1)
-
-
-@dataclass(frozen=True)
-class Detection:
-    """A hand in the image of a camera: centre and larger extent of its 21 joints in pixels, confidence 0 to 1."""
-
-    centre_px: np.ndarray
-    extent_px: float
-    confidence: float
 
 
 class Detector(nn.Module):
@@ -67,45 +55,12 @@ class Detector(nn.Module):
         return self.head(F.relu(features + self.context(features.mean(dim=(2, 3), keepdim=True))))
 
     @torch.no_grad()
-    def detect(
-        self, window: EventWindow, camera: Camera, *, count: int = 3, least: float = 0.05, least_events: int = 50
-    ) -> tuple[Detection, ...]:
-        """The places in the undistorted image of `camera` where the hand may be, the likeliest first, each at least
-        half an extent from the others; together their confidences are at most 1.
-
-        At most `count`, none below the confidence `least`, none at all where the window holds fewer than
-        `least_events`.
-        """
-        if len(window.events) < least_events:
+    def detect(self, window: EventWindow, camera: Camera) -> tuple[Detection, ...]:
+        """The places in the undistorted image of `camera` where the hand may be (`evhands.detection.places_in`)."""
+        if len(window.events) < LEAST_EVENTS:
             return ()
-        device = self.head.weight.device
-        maps = self(torch.from_numpy(overview(window, camera)).to(device)).cpu()
-        small = overview_camera(camera)
-        scale = camera.K[0, 0] / small.K[0, 0]
-        weight = place_weights(maps)[0, :-1].reshape(maps.shape[-2:]).numpy()
-        return tuple(
-            Detection((peak.centre_px + 0.5) * scale - 0.5, peak.extent_px * scale, peak.confidence)
-            for peak in _peaks(weight, maps[0, 1:].numpy(), count, least)
-        )
-
-
-def _peaks(weight: np.ndarray, where: np.ndarray, count: int, least: float) -> Iterator[Detection]:
-    """The peaks of weights (h, w) that add up to at most 1, in pixels of the small image; where (3, h, w): offset and
-    log extent of every cell. A peak takes the weight of the cells within half an extent with it."""
-    weight = weight.copy()
-    rows, columns = np.mgrid[: weight.shape[0], : weight.shape[1]]
-    for _ in range(count):
-        row, column = divmod(int(weight.argmax()), weight.shape[1])
-        offset_x, offset_y, log_extent = where[:, row, column].astype(float)
-        extent = float(np.exp(log_extent)) * 16
-        distance = np.hypot(rows - row, columns - column)
-        near = distance <= max(extent / STRIDE / 2, 1.5)  # at least the cells around it
-        confidence = float(weight[near].sum())
-        if confidence < least:
-            return
-        centre = np.array([column + 0.5 + offset_x, row + 0.5 + offset_y]) * STRIDE - 0.5
-        yield Detection(centre, extent, confidence)
-        weight[near] = 0.0
+        image = torch.from_numpy(overview(window, camera)).to(self.head.weight.device)
+        return places_in(self(image)[0].cpu().numpy(), camera)
 
 
 def place_weights(maps: Tensor) -> Tensor:

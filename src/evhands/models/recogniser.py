@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evhands.detection import Recognition, recognition_of
 from evhands.evidence import RECOGNISER_SIZE
 from evhands.inputs import InputConfig, crop_inputs
 from evhands.models.small_encoder import encoder_stages
@@ -28,15 +29,6 @@ class RecogniserConfig:
     blocks: tuple[int, int, int] = (1, 2, 2)
     hidden: int = 64
     dropout: float = 0.2
-
-
-@dataclass(frozen=True)
-class Recognition:
-    """How likely a crop shows a right hand, a left one, nothing of the kind; they add up to 1."""
-
-    right: float
-    left: float
-    nothing: float
 
 
 class Recogniser(nn.Module):
@@ -76,9 +68,7 @@ class Recogniser(nn.Module):
     def recognise(self, window: EventWindow, camera: Camera, crop: Camera) -> Recognition:
         """What a crop of `size_px` shows; the window is one filled for that crop."""
         images = crop_inputs([window], camera, [crop], InputConfig(size_px=self.config.size_px))["lnes"]
-        logits = self(torch.from_numpy(images).to(self.side.weight.device)).cpu()[0]
-        hand, right = (float(value) for value in logits.sigmoid())
-        return Recognition(hand * right, hand * (1 - right), 1 - hand)
+        return recognition_of(self(torch.from_numpy(images).to(self.side.weight.device))[0].cpu().numpy())
 
 
 def recogniser_losses(logits: Tensor, shown: Tensor) -> dict[str, Tensor]:

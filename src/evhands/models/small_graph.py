@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from evhands.models.small import SmallEstimator, each
+from evhands.types import Size
 
 OUTPUTS = ("rotation", "wrist", "joints", "shape", "confidence", "joints_m", "next_state")
 """rotation (1, 3, 3), wrist (1, 3) m and joints_m (1, 21, 3) m in the virtual camera along the crop's centre; joints
@@ -111,17 +113,27 @@ def to_onnx(estimator: SmallEstimator) -> bytes:
     if estimator.config.flow:
         examples.append(torch.rand(1, inputs.voxel_bins, size, size))
     names = ["lnes", "K", "state", "voxel"][: len(examples)]
+    graph = SmallGraph(estimator).eval()
+    with torch.no_grad():
+        graph(*examples)  # what the hand model works out once is a constant from here on
+    return _exported(graph, examples, names, OUTPUTS)
+
+
+def network_to_onnx(network: nn.Module, size: Size) -> bytes:
+    """A network of `evhands.runtime.finding` as an ONNX model: `lnes` (1, 2, h, w) in, `answer` out; size: (w, h)."""
+    return _exported(network.eval(), [torch.rand(1, 2, size[1], size[0])], ["lnes"], ["answer"])
+
+
+def _exported(graph: nn.Module, examples: Sequence[Tensor], names: Sequence[str], outputs: Sequence[str]) -> bytes:
     file = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of being the old one, and of constants that are meant
-        graph = SmallGraph(estimator).eval()
-        graph(*examples)  # what the hand model works out once is a constant from here on
         torch.onnx.export(
             graph,
             tuple(examples),
             file,  # type: ignore[arg-type]
-            input_names=names,
-            output_names=list(OUTPUTS),
+            input_names=list(names),
+            output_names=list(outputs),
             opset_version=_OPSET,
             dynamo=False,
         )

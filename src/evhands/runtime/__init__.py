@@ -1,5 +1,8 @@
 """Exported models without torch: numpy, numba and onnxruntime only."""
 
-from evhands.runtime.exported import ExportedEstimator, ModelFacts, PosedHand
+from evhands.runtime.exported import DETECTOR, RECOGNISER, ExportedEstimator, ModelFacts, PosedHand
+from evhands.runtime.finding import ExportedDetector, ExportedRecogniser
 
-__all__ = ["ExportedEstimator", "ModelFacts", "PosedHand"]
+__all__ = [
+    "DETECTOR", "RECOGNISER", "ExportedDetector", "ExportedEstimator", "ExportedRecogniser", "ModelFacts", "PosedHand",
+]  # fmt: skip

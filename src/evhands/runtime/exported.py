@@ -9,6 +9,7 @@ The graph holds network, decoding and hand model; preprocessing is that of train
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from jaxtyping import Float
 
 from evhands.geometry import crop_direction
 from evhands.inputs import InputConfig, crop_inputs, mirror_images
+from evhands.runtime.sessions import open_session
 from evhands.stopwatch import part
 from evhands.types import Camera, EventWindow, HandPose, InputError, Prediction, Side
 
@@ -27,6 +29,9 @@ FORMAT = "evhands.onnx"
 VERSION = 1
 METADATA = "evhands"
 """Key of the metadata of an ONNX file that holds `ModelFacts` as JSON."""
+DETECTOR, RECOGNISER = "detector", "recogniser"
+"""With a dot and `METADATA` before it: keys of the metadata that hold the networks which find hands, as ONNX files in
+base64, so that one file is all that a tracker needs."""
 
 OUTPUTS = ("rotation", "wrist", "joints", "shape", "confidence", "joints_m", "next_state")
 """What a graph gives, in the virtual camera along the crop's centre."""
@@ -78,10 +83,15 @@ class ExportedEstimator:
     """
 
     def __init__(self, path: Path | str, threads: int = 1):
-        self._session = _session(Path(path), threads)
+        self._session = open_session(Path(path), threads)
         self.facts = _facts(Path(path), self._session)
         self.input_config = self.facts.inputs
         self._wanted = [value.name for value in self._session.get_inputs()]
+
+    def part(self, name: str) -> bytes | None:
+        """Another ONNX model that the file carries: `DETECTOR` or `RECOGNISER`."""
+        text = self._session.get_modelmeta().custom_metadata_map.get(f"{METADATA}.{name}")
+        return None if text is None else base64.b64decode(text)
 
     def initial_state(self, batch: int) -> Float[np.ndarray, "b n"]:
         """The memory before the first window; a graph sees one track a call, so `batch` is 1."""
@@ -137,30 +147,6 @@ def rotation_vector(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
     q = q / np.linalg.norm(q) * (1.0 if q[0] >= 0 else -1.0)
     sine = np.linalg.norm(q[1:])
     return q[1:] * (2 * np.arctan2(sine, q[0]) / sine if sine > 1e-12 else 2.0)
-
-
-def _session(path: Path, threads: int) -> Any:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise InputError(
-            "Running an exported model needs onnxruntime, which is not installed. "
-            "Install it with: pip install 'evhands[export]'."
-        ) from error
-    if not path.is_file():
-        raise InputError(f"There is no file {path}. Wanted a model written by `evhands export`; check the path.")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    # Threads that wait between windows by running in circles would take a core from the rest of a live program.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime raises a dozen kinds, all derived from Exception alone
-        raise InputError(
-            f"Could not read {path} as an ONNX model ({' '.join(str(error).split())[:200]}). Wanted a model written by "
-            "`evhands export`; export it again, or copy it again if it is truncated."
-        ) from error
 
 
 def _facts(path: Path, session: Any) -> ModelFacts:
