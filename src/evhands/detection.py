@@ -66,13 +66,13 @@ def peaks(weight: np.ndarray, where: np.ndarray, count: int, least: float) -> It
     """The peaks of weights (h, w) that add up to at most 1, in pixels of the small image; where (3, h, w): offset and
     log extent of every cell. A peak takes the weight of the cells within half an extent with it."""
     weight = weight.copy()
-    rows, columns = np.mgrid[: weight.shape[0], : weight.shape[1]]
+    rows, columns = np.ogrid[: weight.shape[0], : weight.shape[1]]
     for _ in range(count):
         row, column = divmod(int(weight.argmax()), weight.shape[1])
         offset_x, offset_y, log_extent = where[:, row, column].astype(float)
         extent = float(np.exp(log_extent)) * 16
-        distance = np.hypot(rows - row, columns - column)
-        near = distance <= max(extent / STRIDE / 2, 1.5)  # at least the cells around it
+        squares = (rows - row) ** 2 + (columns - column) ** 2
+        near = squares <= max(extent / STRIDE / 2, 1.5) ** 2  # at least the cells around it
         confidence = float(weight[near].sum())
         if confidence < least:
             return

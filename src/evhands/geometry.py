@@ -266,9 +266,12 @@ def ray_rotation(direction: Float[np.ndarray, "*b 3"]) -> Float64[np.ndarray, "*
 
 def crop_direction(crop: Camera) -> Float64[np.ndarray, "3 3"]:
     """R_camera_virtual: the smallest rotation of the optical axis onto the ray through the centre of a crop's image."""
-    centre = (np.array(crop.size) - 1) / 2
-    x, y = (centre - crop.K[:2, 2]) / np.diag(crop.K)[:2]
-    return ray_rotation(np.array([x, y, 1.0]))
+    (fx, _, cx), (_, fy, cy), _ = crop.K.tolist()
+    x, y = ((crop.size[0] - 1) / 2 - cx) / fx, ((crop.size[1] - 1) / 2 - cy) / fy
+    # `ray_rotation` of one ray that does not go backwards, in plain numbers: it is asked for in every window.
+    z = 1 / (x * x + y * y + 1) ** 0.5
+    x, y, f = x * z, y * z, 1 / (1 + z)
+    return np.array([[1 - x * x * f, -x * y * f, x], [-x * y * f, 1 - y * y * f, y], [-x, -y, z]])
 
 
 # --- where a camera comes from --------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy.spatial.transform import Rotation
 
+from evhands.rotations import composed, leading
 from evhands.types import HandPose
 
 Smooth = Literal["one-euro", "kalman", "off"]
@@ -86,12 +86,12 @@ def smooth_pose(
     if state is None or t_us <= state.t_us:
         return pose, SmoothingState(t_us, pose, np.zeros((16, 3)), np.zeros(3))
     dt = (t_us - state.t_us) / 1e6
-    last = Rotation.from_rotvec(_rotations(state.pose))
-    step = (last.inv() * Rotation.from_rotvec(_rotations(pose))).as_rotvec()
+    last = _rotations(state.pose)
+    step = leading(last, _rotations(pose))
     speed_share = _share(config.speed_cutoff_hz, dt)
     rotation_speed = state.rotation_speed + speed_share * (step / dt - state.rotation_speed)
     cutoff = config.rotation_cutoff_hz + config.rotation_gain * np.linalg.norm(rotation_speed, axis=-1, keepdims=True)
-    rotations = (last * Rotation.from_rotvec(_share(cutoff, dt) * step)).as_rotvec()
+    rotations = composed(last, _share(cutoff, dt) * step)
 
     move = np.asarray(pose.wrist) - state.pose.wrist
     wrist_speed = state.wrist_speed + speed_share * (move / dt - state.wrist_speed)
@@ -116,9 +116,9 @@ def _kalman(
     (turned, sped), rotation_spread = _gains(
         state.rotation_spread, dt, config.rotation_noise, config.rotation_acceleration
     )
-    expected = Rotation.from_rotvec(_rotations(state.pose)) * Rotation.from_rotvec(state.rotation_speed * dt)
-    missed = (expected.inv() * Rotation.from_rotvec(_rotations(pose))).as_rotvec()
-    rotations = (expected * Rotation.from_rotvec(turned * missed)).as_rotvec()
+    expected = composed(_rotations(state.pose), state.rotation_speed * dt)
+    missed = leading(expected, _rotations(pose))
+    rotations = composed(expected, turned * missed)
     rotation_speed = state.rotation_speed + sped * missed
 
     (moved, sped), wrist_spread = _gains(state.wrist_spread, dt, config.position_noise, config.position_acceleration)

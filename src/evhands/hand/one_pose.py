@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-
 import numpy as np
 from jaxtyping import Float
 from numba import njit
