@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +39,21 @@ def memory_mb() -> float:
     except OSError:
         return float("nan")
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def give_memory_back() -> bool:
+    """Give the system what this process has freed; whether there is a way (glibc has one).
+
+    Arrays made by one thread and freed by another leave holes in the heap, which it keeps for itself otherwise: a
+    program that runs for a day would grow.
+    """
+    trim = _trim()
+    return trim is not None and bool(trim(0) in (0, 1))
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, TypeError, AttributeError):
+        return None

@@ -13,12 +13,14 @@ from evhands.events.windows import window_at
 from evhands.hands import HandsState, step
 from evhands.live.cutting import Cutter, Due, EventCount, TimeStep, Windowing
 from evhands.live.reading import RateLimiter, Reader
+from evhands.machine import give_memory_back
 from evhands.sources.replaying import Piece
 from evhands.stopwatch import part, unheard
 from evhands.track_files import Sink
 from evhands.tracking import Tracker, TrackResult
 from evhands.types import Events, Size
 
+_TIDY_S = 10.0
 _WAIT_S = 0.02
 _WARM_STEPS = 2
 
@@ -136,8 +138,11 @@ def run_live(
     reader = Reader(pieces, limiter)
     try:
         with reader:
-            ended = False
+            ended, tidied_s = False, start_s
             while not ended:
+                if time.monotonic() > tidied_s + _TIDY_S:  # here, where no window waits: it takes a millisecond
+                    give_memory_back()
+                    tidied_s = time.monotonic()
                 ended = _feed(cutter, reader, _WAIT_S)
                 while cutter.due():
                     overdue = config.behind_us is not None and cutter.behind_us() > config.behind_us
