@@ -112,6 +112,24 @@ def test_a_moving_hand_is_detected_once_and_then_followed() -> None:
         np.testing.assert_allclose(result.joints_m, hand_joints(HAND, pose_at(x)), atol=1e-6)
 
 
+@pytest.mark.parametrize(("every", "calls"), [(1, 12), (STRIDE, 12), (2 * STRIDE, 6), (5 * STRIDE, 3)])
+def test_the_detector_looks_only_so_often_while_a_hand_is_tracked(every: int, calls: int) -> None:
+    """At a high rate the detector would cost more than the pose; the track is the same without its every look."""
+    xs = list(np.linspace(-0.03, 0.03, 12))
+    windows, tracker, detector = scene(xs, detect_every_us=every)
+    results = run(windows, tracker)
+    # The first window of a track and the one after it are looked at in any case.
+    assert detector.calls in (calls, calls + 1)
+    assert [r.status for r in results] == ["moving"] * 12 and {r.id for r in results} == {1}
+
+
+def test_a_lost_hand_is_looked_for_in_every_window() -> None:
+    windows, tracker, detector = scene([0.0] * 8, detect_every_us=1_000_000)
+    detector.poses = {window.end_us: pose_at(0.0) for window in windows[6:]}
+    assert [r.status for r in run(windows, tracker)] == ["lost"] * 6 + ["moving"] * 2
+    assert detector.calls >= 7
+
+
 def test_the_crop_holds_the_hand_while_it_moves() -> None:
     xs = list(0.1 * np.sin(np.linspace(0, 6, 30)))
     windows, tracker, _ = scene(xs)

@@ -65,6 +65,8 @@ class TrackerConfig:
 
     min_confidence: a pose below it is doubted unless the detector sees the hand there too; doubt longer than
         patience_us ends the track.
+    detect_every_us: while a hand is tracked, the detector looks no more often than this; in between, what it saw last is
+        taken. Windows that come less often are all looked at.
     min_detection: a place that the detector is so sure of starts a track, or a rival.
     min_events: fewer events in the crop, beyond those of noise, hold the last pose; after recheck_us of that the
         detector may move the track, if it is as sure as `sure`.
@@ -84,6 +86,7 @@ class TrackerConfig:
 
     min_confidence: float = 0.15
     patience_us: int = 400_000
+    detect_every_us: int = 25_000
     min_detection: float = 0.3
     min_events: int = 40
     recheck_us: int = 200_000

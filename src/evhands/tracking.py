@@ -90,7 +90,7 @@ class TrackerState:
     """All that the next step needs; `TrackerState()` is a tracker that has seen nothing.
 
     doubted_since_us, held_since_us: when low confidence, or stillness, began. recent: the events of the last
-    `longest_us`. begun: how many tracks there have been.
+    `longest_us`. begun: how many tracks there have been. places, detected_us: what the detector saw last, and when.
     """
 
     last: TrackResult | None = None
@@ -101,6 +101,8 @@ class TrackerState:
     held_since_us: int | None = None
     recent: Events | None = None
     begun: int = 0
+    places: tuple[Place, ...] = ()
+    detected_us: int | None = None
 
 
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
@@ -127,9 +129,10 @@ def step_seen(
 
 
 def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
-    assert state.recent is not None
     camera, config = tracker.camera, tracker.config
-    seen = Seen(window, state.recent, detections(tracker, window, state.recent))
+    state = _with_places(tracker, window, state)
+    assert state.recent is not None
+    seen = Seen(window, state.recent, state.places)
     if state.last is None or state.follower is None:
         return _search(tracker, seen, state)
     box = next_box(state.follower, camera, tracker.estimator.input_config.crop_scale, config)
@@ -144,6 +147,15 @@ def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[T
     if rival is not None and rival[1].lead >= config.takeover:
         return _begun(tracker, seen, rival[0], state)
     return _go_on(tracker, seen, replace(state, rival=rival and rival[1]), look, there)
+
+
+def _with_places(tracker: Tracker, window: EventWindow, state: TrackerState) -> TrackerState:
+    """The state with what the detector sees: anew where a hand is looked for, or the last look is old."""
+    assert state.recent is not None
+    if state.follower is not None and state.detected_us is not None:
+        if window.end_us - state.detected_us < tracker.config.detect_every_us:
+            return state
+    return replace(state, places=detections(tracker, window, state.recent), detected_us=window.end_us)
 
 
 def track_windows(
