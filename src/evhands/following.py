@@ -65,8 +65,8 @@ class TrackerConfig:
 
     min_confidence: a pose below it is doubted unless the detector sees the hand there too; doubt longer than
         patience_us ends the track.
-    detect_every_us: while a hand is tracked, the detector looks no more often than this; in between, what it saw last is
-        taken. Windows that come less often are all looked at.
+    detect_every_us: while a hand is tracked, the detector looks no more often; in between, what it saw last is taken.
+        Windows that come less often are all looked at.
     min_detection: a place that the detector is so sure of starts a track, or a rival.
     min_events: fewer events in the crop, beyond those of noise, hold the last pose; after recheck_us of that the
         detector may move the track, if it is as sure as `sure`.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -152,9 +152,9 @@ def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[T
 def _with_places(tracker: Tracker, window: EventWindow, state: TrackerState) -> TrackerState:
     """The state with what the detector sees: anew where a hand is looked for, or the last look is old."""
     assert state.recent is not None
-    if state.follower is not None and state.detected_us is not None:
-        if window.end_us - state.detected_us < tracker.config.detect_every_us:
-            return state
+    known = state.follower is not None and state.detected_us is not None
+    if known and window.end_us - cast(int, state.detected_us) < tracker.config.detect_every_us:
+        return state
     return replace(state, places=detections(tracker, window, state.recent), detected_us=window.end_us)
 
 

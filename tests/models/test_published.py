@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from conftest import shared_path
-from evhands.models.paper import PaperEstimator, virtual_move
+from evhands.geometry import virtual_move
+from evhands.models.paper import PaperEstimator
 from evhands.models.published import Published, from_published, load_published
 from evhands.types import InputError, Prediction
 from published_weights import LEARNED, recipe_weights

@@ -17,8 +17,11 @@ from evhands.events.io import open_events
 from evhands.evidence import RECOGNISER_SIZE
 from evhands.files import replacing
 from evhands.following import HandDetector
+from evhands.hand.model import HandModel, load_hand
 from evhands.inputs import OVERVIEW_SIZE, InputConfig, crop_inputs, mirror_images
 from evhands.models.checkpoint import ASSETS, checkpoint_path, code_version, load_model, read_checkpoint
+from evhands.models.paper import PaperEstimator
+from evhands.models.paper_graph import paper_to_onnx, state_sizes
 from evhands.models.small import SmallEstimator
 from evhands.models.small_graph import network_to_onnx, to_onnx
 from evhands.recording import find_camera
@@ -30,6 +33,11 @@ from evhands.types import Camera, EventStream, EventWindow, InputError, Predicti
 _CALIBRATION = 200
 """Windows whose activations set the ranges of the int8 model."""
 
+_LARGE_PRODUCT = 1_000_000
+"""A matrix of so many weights takes longer to read than to multiply, so that 8 bits are worth it."""
+
+Exportable = SmallEstimator | PaperEstimator
+
 
 def export(
     checkpoint: str,
@@ -38,8 +46,10 @@ def export(
     out: Path | None = None,
     int8: bool = False,
     data: Path | None = None,
+    history: Literal["exact", "carried"] = "exact",
+    mano: Path | None = None,
 ) -> str:
-    """Write a model of the kind `small` as a file for onnxruntime, and compare it with torch.
+    """Write a model of the kind `small` or `paper` as a file for onnxruntime, and compare it with torch.
 
     The file holds network, decoding and hand model; its metadata say what it wants to see, and carry the networks that
     find hands and tell their sides. Torch and onnxruntime then
@@ -51,27 +61,33 @@ def export(
         to: format of the file.
         out: file to write; default is the name of the checkpoint with .onnx (or -int8.onnx) in this folder.
         int8: convolutions in 8-bit integers, with ranges found in the first windows of the recording.
+        history: of `paper`: exactly the published result from what is kept of eleven windows, or a state that is
+            carried on without end.
+        mano: MANO_RIGHT.pkl, for a checkpoint whose hand is MANO. The file then holds its numbers: keep it to yourself.
         data: event recording to compare on; default is the one that ships with the package.
     """
     wanted_packages()
     path = checkpoint_path(checkpoint)
     estimator, detector = load_model(checkpoint)
-    if not isinstance(estimator, SmallEstimator):
+    if isinstance(estimator, PaperEstimator):
+        estimator = estimator.with_history(history)
+    elif not isinstance(estimator, SmallEstimator):
         raise InputError(
-            f"{path} holds a {type(estimator).__name__}, which cannot be exported yet. Wanted a model of the kind "
-            "'small'; choose such a checkpoint."
+            f"{path} holds a {type(estimator).__name__}, which cannot be exported. Wanted a model of the kind 'small' "
+            "or 'paper'; choose such a checkpoint."
         )
+    hand = hand_of(estimator, mano)
     out = out or Path(f"{path.stem}{'-int8' if int8 else ''}.onnx")
     stream, camera, seen = recording(data)
     facts, parts = facts_of(estimator), finding_networks(detector)
     with TemporaryDirectory() as folder, replacing(out) as file:
-        write_model(file, to_onnx(estimator), facts, parts)
-        parity = compare(estimator, ExportedEstimator(file), cast(Any, detector), stream, camera)
+        write_model(file, graph_of(estimator, hand), facts, parts)
+        parity = compare(estimator, hand, ExportedEstimator(file), cast(Any, detector), stream, camera)
         if int8:
             quantised = Path(folder) / "int8.onnx"
             quantise(file, quantised, parity.feeds[:_CALIBRATION])
             write_model(file, quantised.read_bytes(), facts_of(estimator, "int8"), parts)
-            parity = compare(estimator, ExportedEstimator(file), cast(Any, detector), stream, camera)
+            parity = compare(estimator, hand, ExportedEstimator(file), cast(Any, detector), stream, camera)
         if parity.joints_mm.size == 0:
             raise InputError(
                 f"No hand was found in {seen}, so that nothing could be compared and no file was written. Wanted a "
@@ -91,15 +107,42 @@ def wanted_packages() -> None:
         ) from error
 
 
-def facts_of(estimator: SmallEstimator, precision: str = "float32") -> ModelFacts:
+def hand_of(estimator: Exportable, mano: Path | None) -> HandModel:
+    """The right hand of a model; InputError where it is MANO and no file is given."""
+    if isinstance(estimator, SmallEstimator):
+        return estimator.hand
+    if (name := estimator.config.hand_model) == "open":
+        return load_hand(name)
+    if mano is None:
+        raise InputError(
+            f"The checkpoint speaks of the hand model '{name}', which does not ship with evhands. Wanted its file; "
+            "give it with --mano MANO_RIGHT.pkl."
+        )
+    return load_hand(mano)
+
+
+def graph_of(estimator: Exportable, hand: HandModel) -> bytes:
+    return to_onnx(estimator) if isinstance(estimator, SmallEstimator) else paper_to_onnx(estimator, hand)
+
+
+def facts_of(estimator: Exportable, precision: str = "float32") -> ModelFacts:
+    small = isinstance(estimator, SmallEstimator)
     return ModelFacts(
-        model="small",
-        hand=estimator.hand.name,
+        model="small" if small else "paper",
+        hand=estimator.hand.name if isinstance(estimator, SmallEstimator) else estimator.config.hand_model,
         inputs=estimator.input_config,
-        state_size=estimator.initial_state(1).shape[1],
+        state_size=state_size(estimator),
         precision=precision,
         code_version=code_version(),
+        frame="turned" if small else "moved",
     )
+
+
+def state_size(estimator: Exportable) -> int:
+    """Numbers of the memory that the graph takes and gives."""
+    if isinstance(estimator, SmallEstimator):
+        return int(estimator.initial_state(1).shape[1])
+    return sum(int(np.prod(size)) for size in state_sizes(estimator))
 
 
 def write_model(path: Path, graph: bytes, facts: ModelFacts, parts: dict[str, bytes] | None = None) -> None:
@@ -125,7 +168,8 @@ def finding_networks(detector: Any) -> dict[str, bytes]:
 
 
 def quantise(source: Path, target: Path, feeds: list[dict[str, np.ndarray]]) -> None:
-    """Convolutions in int8 (weights by channel, activations by tensor) with ranges that the feeds give.
+    """Convolutions, and products with large matrices, in int8: weights by channel, activations by tensor, with ranges
+    that the feeds give.
 
     The heat maps stay in float32: their soft maximum needs more than 256 levels. So do memory, heads and decoding.
     """
@@ -139,14 +183,18 @@ def quantise(source: Path, target: Path, feeds: list[dict[str, np.ndarray]]) -> 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.rest, None)
 
-    kept = [n.name for n in onnx.load(str(source)).graph.node if n.op_type == "Conv" and "maps" in n.name]
+    graph = onnx.load(str(source)).graph
+    large = {value.name for value in graph.initializer if np.prod(value.dims) >= _LARGE_PRODUCT}
+    products = [n.name for n in graph.node if n.op_type in ("MatMul", "Gemm") and large & set(n.input)]
+    kept = [n.name for n in graph.node if n.op_type == "Conv" and "maps" in n.name]
+    kept += [n.name for n in graph.node if n.op_type in ("MatMul", "Gemm") and n.name not in products]
     quantize_static(
         str(source),
         str(target),
         Feeds(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        op_types_to_quantize=["Conv"],
+        op_types_to_quantize=["Conv"] if len(products) == 0 else ["Conv", "MatMul", "Gemm"],
         nodes_to_exclude=kept,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
@@ -186,7 +234,8 @@ class Parity:
 class SideBySide:
     """Torch as the estimator of a tracker, with the file looking at the same crops; each has a memory of its own."""
 
-    torch: SmallEstimator
+    torch: Exportable
+    hand: HandModel
     file: ExportedEstimator
     parity: Parity
 
@@ -204,7 +253,7 @@ class SideBySide:
         self.parity.feeds.append({**(mirror_images(images) if side == "left" else images), "state": state[1]})
         (prediction, first), torch_ms = _timed(lambda: self.torch.predict(window, camera, crop, state[0], side))
         (hand, second), file_ms = _timed(lambda: self.file.look(window, camera, crop, state[1], side))
-        model = self.torch.hand if side == "right" else self.torch.hand.mirrored()
+        model = self.hand if side == "right" else self.hand.mirrored()
         joints = hand_joints(model, prediction.pose)
         distance = np.linalg.norm(joints - hand.joints_m, axis=-1)
         rooted = np.linalg.norm(joints - joints[0] - hand.joints_m + hand.joints_m[0], axis=-1)
@@ -217,11 +266,12 @@ class SideBySide:
 
 
 def compare(
-    estimator: SmallEstimator, file: ExportedEstimator, detector: HandDetector, stream: EventStream, camera: Camera
-) -> Parity:
+    estimator: Exportable, hand: HandModel, file: ExportedEstimator, detector: HandDetector, stream: EventStream,
+    camera: Camera,
+) -> Parity:  # fmt: skip
     """Track the stream with torch, the file beside it."""
-    both = SideBySide(estimator, file, Parity())
-    for _ in track_stream(Tracker(both, detector, estimator.hand, camera, TrackerConfig(smoothing=None)), stream):
+    both = SideBySide(estimator, hand, file, Parity())
+    for _ in track_stream(Tracker(both, detector, hand, camera, TrackerConfig(smoothing=None)), stream):
         pass
     return both.parity
 

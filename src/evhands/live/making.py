@@ -52,7 +52,7 @@ def make_any_tracker(
     """The tracker of a model, run by torch or, where it is an exported file, by onnxruntime."""
     if runtime == "torch":
         return make_tracker(model, camera, hands, device, smooth, mano)
-    return exported_tracker(model, camera, hands, smooth)
+    return exported_tracker(model, camera, hands, smooth, mano)
 
 
 def make_tracker(
@@ -75,7 +75,9 @@ def make_tracker(
     return with_hands(tracker, cast(Any, recogniser), hands)
 
 
-def exported_tracker(model: str, camera: Camera, hands: Hands, smooth: Smooth | bool = "one-euro") -> Tracker:
+def exported_tracker(
+    model: str, camera: Camera, hands: Hands, smooth: Smooth | bool = "one-euro", mano: Path | None = None
+) -> Tracker:
     """The tracker of an exported file, which carries all of its networks: nothing of it runs in torch."""
     estimator = ExportedEstimator(model)
     detector, recogniser = (estimator.part(name) for name in (DETECTOR, RECOGNISER))
@@ -84,7 +86,8 @@ def exported_tracker(model: str, camera: Camera, hands: Hands, smooth: Smooth | 
             f"{model} carries no network that finds hands, as files of older versions of evhands. Wanted one that "
             "does; export the checkpoint again with `evhands export`."
         )
-    hand = load_plain_hand(estimator.facts.hand)
+    own = estimator.facts.hand
+    hand = load_plain_hand(own if own == "open" or mano is None else str(mano))
     tracker = Tracker(estimator, ExportedDetector(detector), hand, camera, tracker_config(smooth))
     return with_hands(tracker, None if recogniser is None else ExportedRecogniser(recogniser), hands)
 

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evhands.geometry import virtual_move
 from evhands.hand.model import HandModel
 from evhands.inputs import InputConfig
 from evhands.models.encoder import Encoder, EncoderConfig
@@ -281,15 +282,6 @@ class PaperEstimator(Estimator):
         virtual = pose.wrist * turn - offset
         wrist = (virtual + virtual[..., 2:] * move + offset) * turn
         return replace(pose, wrist=wrist.astype(np.float32))
-
-
-def virtual_move(scale: float, left: float, top: float, K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
-    """m in t = t' + z' m, from a translation t' = (x', y', z') in a crop's virtual camera to the real camera K.
-
-    The crop is u' = (u - cx) scale + cx - left, v' likewise with cy and top; so x = x' + z' left / fx,
-    y = y' + z' top / fy, z = z' scale.
-    """
-    return np.array([left / K[0, 0], top / K[1, 1], scale - 1])
 
 
 def _first_step(prediction: Prediction) -> Prediction:

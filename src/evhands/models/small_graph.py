@@ -116,15 +116,15 @@ def to_onnx(estimator: SmallEstimator) -> bytes:
     graph = SmallGraph(estimator).eval()
     with torch.no_grad():
         graph(*examples)  # what the hand model works out once is a constant from here on
-    return _exported(graph, examples, names, OUTPUTS)
+    return exported(graph, examples, names, OUTPUTS)
 
 
 def network_to_onnx(network: nn.Module, size: Size) -> bytes:
     """A network of `evhands.runtime.finding` as an ONNX model: `lnes` (1, 2, h, w) in, `answer` out; size: (w, h)."""
-    return _exported(network.eval(), [torch.rand(1, 2, size[1], size[0])], ["lnes"], ["answer"])
+    return exported(network.eval(), [torch.rand(1, 2, size[1], size[0])], ["lnes"], ["answer"])
 
 
-def _exported(graph: nn.Module, examples: Sequence[Tensor], names: Sequence[str], outputs: Sequence[str]) -> bytes:
+def exported(graph: nn.Module, examples: Sequence[Tensor], names: Sequence[str], outputs: Sequence[str]) -> bytes:
     file = io.BytesIO()
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of being the old one, and of constants that are meant

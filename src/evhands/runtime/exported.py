@@ -14,12 +14,12 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
-from evhands.geometry import crop_direction
+from evhands.geometry import crop_direction, virtual_move
 from evhands.inputs import InputConfig, crop_inputs, mirror_images
 from evhands.runtime.sessions import open_session
 from evhands.stopwatch import part
@@ -41,7 +41,11 @@ _MIRROR = np.diag(np.array((-1, 1, 1), np.float32))
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFacts:
-    """What an exported file says of itself. state_size: numbers of the memory; hand: name of the hand model (right)."""
+    """What an exported file says of itself. state_size: numbers of the memory; hand: name of the hand model (right).
+
+    frame: the virtual camera that the graph speaks of: that of a crop, turned towards its centre, or moved there, as in
+    the published method.
+    """
 
     model: str
     hand: str
@@ -49,6 +53,7 @@ class ModelFacts:
     state_size: int
     precision: str = "float32"
     code_version: str = ""
+    frame: Literal["turned", "moved"] = "turned"
     figures: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -86,6 +91,7 @@ class ExportedEstimator:
         self._session = open_session(Path(path), threads)
         self.facts = _facts(Path(path), self._session)
         self.input_config = self.facts.inputs
+        self._outputs = OUTPUTS if self.facts.frame == "turned" else (*OUTPUTS, "wrist_offset")
         self._wanted = [value.name for value in self._session.get_inputs()]
 
     def part(self, name: str) -> bytes | None:
@@ -103,7 +109,7 @@ class ExportedEstimator:
         """The outputs of the graph for images as `evhands.inputs.crop_inputs` makes them of one window, and the
         memory."""
         feeds = {name: state if name == "state" else images[name] for name in self._wanted}
-        values = dict(zip(OUTPUTS, self._session.run(OUTPUTS, feeds)))
+        values = dict(zip(self._outputs, self._session.run(self._outputs, feeds)))
         return values, values.pop("next_state")
 
     def look(
@@ -116,16 +122,20 @@ class ExportedEstimator:
                 images = mirror_images(images)
         with part("network"):
             values, state = self.run(images, state)
-        turn = crop_direction(crop)
         rotation, wrist, joints = (values[name][0] for name in ("rotation", "wrist", "joints"))
         joints_m = values["joints_m"][0]
+        if self.facts.frame == "moved":
+            shift = _shift(wrist - values["wrist_offset"][0], crop, camera, side).astype(np.float32)
+            wrist, joints_m = wrist + shift, joints_m + shift
         if side == "left":
             rotation, joints = _MIRROR @ rotation @ _MIRROR, joints * -_MIRROR.diagonal()
             wrist, joints_m = _MIRROR @ wrist, joints_m @ _MIRROR
-        orientation = rotation_vector(turn @ rotation).astype(np.float32)
-        wrist = (turn @ wrist).astype(np.float32)
-        pose = HandPose(side, orientation, wrist, joints, values["shape"][0], self.facts.hand)
-        return PosedHand(pose, joints_m @ turn.T, float(values["confidence"][0])), state
+        if self.facts.frame == "turned":
+            turn = crop_direction(crop)
+            rotation, wrist, joints_m = turn @ rotation, turn @ wrist, joints_m @ turn.T
+        orientation = rotation_vector(rotation).astype(np.float32)
+        pose = HandPose(side, orientation, wrist.astype(np.float32), joints, values["shape"][0], self.facts.hand)
+        return PosedHand(pose, joints_m, float(values["confidence"][0])), state
 
     def predict(
         self, window: EventWindow, camera: Camera, crop: Camera, state: Any, side: Side = "right"
@@ -133,6 +143,15 @@ class ExportedEstimator:
         """What `look` says, as the tracker asks for it; the graph gives no flow."""
         hand, state = self.look(window, camera, crop, state, side)
         return Prediction(hand.pose, np.float32(hand.confidence)), state
+
+
+def _shift(translation: Float[np.ndarray, "3"], crop: Camera, camera: Camera, side: Side) -> Float[np.ndarray, "3"]:
+    """How far a right hand moves from the virtual camera of the published method to the real one; a left hand is one in
+    the mirrored crop (`evhands.models.paper.PaperEstimator.to_camera`)."""
+    left, top = camera.K[:2, 2] - crop.K[:2, 2]
+    if side == "left":
+        left = 2 * camera.K[0, 2] - left - (crop.size[0] - 1)
+    return translation[2] * virtual_move(crop.K[0, 0] / camera.K[0, 0], left, top, camera.K)
 
 
 def rotation_vector(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
