@@ -16,6 +16,8 @@ for _name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "MKL_NUM_THREADS", "OPENBL
 
 import time
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -23,9 +25,11 @@ from torch import Tensor
 
 from bench_representations import anywhere, as_tensors, naive_lnes, naive_voxel_torch
 from evhands.events.representations import lnes, voxel_grid
+from evhands.hand.model import load_hand
 from evhands.models.cost import count
 from evhands.models.paper import PaperEstimator, paper
 from evhands.models.recurrent import CellState
+from evhands.runtime import ExportedEstimator
 from evhands.types import WindowBatch
 
 HISTORY, EVENTS = 12, 10_000
@@ -58,6 +62,7 @@ def _print(estimator: PaperEstimator, published: PaperEstimator, rounds: int) ->
     ways: dict[str, Callable[[], object]] = {
         "exact: kept halves, recurrence over 12": stepping(estimator.with_history("exact"), window),
         "carried: one step a window": stepping(estimator.with_history("carried"), window),
+        **onnx_ways(estimator, images),
         "published way: 12 windows anew": lambda: published_way(published, window),
         "  of it representations by tensor operations": lambda: [imitated(window) for _ in range(HISTORY)],
         "LNES and voxel grid, ours": lambda: ours(window),
@@ -107,6 +112,40 @@ def measured(ways: dict[str, Callable[[], object]], rounds: int) -> tuple[dict[s
             seconds[i, k] = np.array([time.perf_counter(), time.process_time()]) - start
     median = 1e3 * np.median(seconds, 0)
     return {n: float(m[0]) for n, m in zip(ways, median)}, {n: float(m[1]) for n, m in zip(ways, median)}
+
+
+def onnx_ways(estimator: PaperEstimator, images: Images) -> dict[str, Callable[[], object]]:
+    """The same graphs by onnxruntime, in float32 and with convolutions in int8; none where it is not installed."""
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+    except ImportError:
+        return {}
+    from evhands.jobs.export import facts_of, graph_of, quantise, write_model
+    from evhands.runtime import ExportedEstimator
+
+    hand = load_hand("open")
+    arrays = {name: value.numpy() for name, value in images.items()}
+    ways: dict[str, Callable[[], object]] = {}
+    with TemporaryDirectory() as folder:
+        for history in ("exact", "carried"):
+            model, path = estimator.with_history(history), Path(folder) / f"{history}.onnx"
+            write_model(path, graph_of(model, hand), facts_of(model))
+            ways[f"onnxruntime, {history}: float32"] = one_run(ExportedEstimator(path, torch.get_num_threads()), arrays)
+        quantise(path, Path(folder) / "int8.onnx", [{**arrays, "state": ExportedEstimator(path).initial_state(1)}])
+        write_model(path, (Path(folder) / "int8.onnx").read_bytes(), facts_of(model, "int8"))
+        ways["onnxruntime, carried: int8"] = one_run(ExportedEstimator(path, torch.get_num_threads()), arrays)
+    return ways
+
+
+def one_run(file: ExportedEstimator, arrays: dict[str, np.ndarray]) -> Callable[[], object]:
+    state = [file.initial_state(1)]
+
+    def step() -> object:
+        values, state[0] = file.run(arrays, state[0])
+        return values
+
+    return step
 
 
 def stepping(estimator: PaperEstimator, window: WindowBatch) -> Callable[[], object]:

@@ -16,8 +16,12 @@ from evhands.events.io import open_events
 from evhands.events.windows import windows_by_time
 from evhands.evidence import RECOGNISER_SIZE
 from evhands.geometry import crop_camera, default_camera
+from evhands.hand.model import load_hand
 from evhands.inputs import InputConfig, crop_inputs, mirror_images
+from evhands.models.encoder import EncoderConfig
 from evhands.models.estimator import mirror_inputs
+from evhands.models.flow import FlowConfig
+from evhands.models.paper import PaperConfig, PaperEstimator, PoseNetworkConfig
 from evhands.models.small import SmallConfig, SmallEstimator
 from evhands.models.small_graph import OUTPUTS, horn_similarity, to_onnx
 from evhands.runtime import ExportedDetector, ExportedRecogniser, exported
@@ -29,10 +33,10 @@ onnx = pytest.importorskip("onnx", reason="onnx is not installed (the extra `exp
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (the extra `export`)")
 
 from evhands.cli import main  # noqa: E402
-from evhands.jobs.export import facts_of, finding_networks, write_model  # noqa: E402
+from evhands.jobs.export import facts_of, finding_networks, graph_of, hand_of, write_model  # noqa: E402
 from evhands.jobs.track import track  # noqa: E402
 from evhands.live.making import exported_tracker  # noqa: E402
-from evhands.models.checkpoint import ASSETS, load_model, read_checkpoint  # noqa: E402
+from evhands.models.checkpoint import ASSETS, CheckpointMeta, load_model, read_checkpoint, save_checkpoint  # noqa: E402
 
 CAMERA = default_camera((346, 260))
 CROP = crop_camera(CAMERA, np.array([230.0, 90.0]), 150.0, 96)
@@ -318,3 +322,41 @@ def test_a_file_without_a_detector_asks_to_be_exported_again(pair, tmp_path) -> 
     write_model(tmp_path / "old.onnx", to_onnx(estimator), facts_of(estimator))
     with pytest.raises(InputError, match="export the checkpoint again"):
         exported_tracker(str(tmp_path / "old.onnx"), CAMERA, "right")
+
+
+PAPER = PaperConfig(
+    flow=FlowConfig(base_channels=4, levels=2, residual_blocks=1),
+    pose=PoseNetworkConfig(encoder=EncoderConfig(channels=(4, 8), blocks=(1, 1)), recurrent_channels=8, hidden=8),
+    history_windows=4,
+)
+
+
+def _paper(history: str) -> PaperEstimator:
+    torch.manual_seed(2)
+    return PaperEstimator(PAPER).use_hand(load_hand()).eval().with_history(history)
+
+
+@pytest.mark.parametrize("history", ["exact", "carried"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_paper_in_a_file_says_what_torch_says(history, side, tmp_path) -> None:
+    """From the first window on, over more windows than are kept, in crops that move; both frames of the wrist."""
+    estimator, path = _paper(history), tmp_path / "paper.onnx"
+    hand = hand_of(estimator, None)
+    write_model(path, graph_of(estimator, hand), facts_of(estimator))
+    file, model = ExportedEstimator(path), hand if side == "right" else hand.mirrored()
+    state, own = estimator.initial_state(1), file.initial_state(1)
+    for k, window in enumerate(_windows(7)):
+        crop = crop_camera(CAMERA, np.array([220.0 + 3 * k, 90.0]), 150.0 - 2 * k, 128)
+        prediction, state = estimator.predict(window, CAMERA, crop, state, side)
+        found, own = file.look(window, CAMERA, crop, own, side)
+        joints = hand_joints(model, prediction.pose)
+        assert np.linalg.norm(joints - found.joints_m, axis=-1).max() < 1e-5
+        assert np.linalg.norm(hand_joints(model, found.pose) - found.joints_m, axis=-1).max() < 1e-5
+        np.testing.assert_allclose(found.pose.shape, prediction.pose.shape, atol=1e-5)
+
+
+def test_paper_of_mano_asks_for_its_file(tmp_path, capsys) -> None:
+    estimator = PaperEstimator(dataclasses.replace(PAPER, hand_model="mano"))
+    save_checkpoint(tmp_path / "paper.pt", "paper", estimator, CheckpointMeta())
+    assert main(["export", str(tmp_path / "paper.pt")]) == 2
+    assert "--mano MANO_RIGHT.pkl" in " ".join(capsys.readouterr().err.split())
