@@ -38,6 +38,14 @@ def test_a_flash_goes_and_the_hand_stays(rng):
     )
 
 
+def test_a_flash_goes_from_a_busy_camera_too(rng):
+    """Of so many events only a share is counted."""
+    busy, flash = drawn(rng, 400_000, 0, 200_000), drawn(rng, 600_000, 120_000, 128_000)
+    kept = without_flashes(together(busy, flash))
+    assert not ((kept.t_us >= 120_000) & (kept.t_us < 128_000)).any()
+    assert len(kept) == np.count_nonzero((busy.t_us < 120_000) | (busy.t_us >= 128_000))
+
+
 def test_a_hand_that_starts_suddenly_is_no_flash(rng):
     """However many its events: they fill a third of the image."""
     noise, hand = drawn(rng, 1000, 0, 200_000), drawn(rng, 80_000, 150_000, 160_000, (0, 0, 200, 150))

@@ -10,7 +10,7 @@ import numpy as np
 
 from evhands.types import Events, EventStream
 
-SLICE_US = 2000
+SLICE_US = 1000
 """A recording is handed over in pieces of so long, as a camera would do it."""
 _TICK_US = 5000
 
@@ -29,7 +29,7 @@ class Piece:
 
 
 def replayed(stream: EventStream) -> Iterator[Piece]:
-    """A recording, 2 ms at a time, each piece as soon as its last event would have been seen; and word of the time that
+    """A recording, 1 ms at a time, each piece as soon as its last event would have been seen; and word of the time that
     passes where there are no events."""
     start_s, first_us = 0.0, None
     for chunk in stream:
