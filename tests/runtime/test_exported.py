@@ -105,6 +105,7 @@ def test_five_windows_with_memory_are_those_of_torch(pair, side) -> None:
         assert np.linalg.norm(joints - found.joints_m, axis=-1).max() < 1e-4
         assert np.linalg.norm(hand_joints(hand, found.pose) - found.joints_m, axis=-1).max() < 1e-4
         np.testing.assert_allclose(found.confidence, prediction.confidence, atol=1e-4)
+        np.testing.assert_allclose(found.joint_confidence, prediction.joint_confidence, atol=1e-4)
         np.testing.assert_allclose(own, state.numpy(), atol=1e-4)
         again, _ = file.predict(window, CAMERA, CROP, own, side)
         assert (again.pose.side, again.pose.hand_model) == (prediction.pose.side, prediction.pose.hand_model)

@@ -21,13 +21,16 @@ OUTPUTS = ("rotation", "wrist", "joints", "shape", "confidence", "joints_m", "ne
 """rotation (1, 3, 3), wrist (1, 3) m and joints_m (1, 21, 3) m in the virtual camera along the crop's centre; joints
 (1, 15, 3) rotation vectors with the mean pose included; shape (1, 10); confidence (1,); next_state (1, n)."""
 
+SMALL_OUTPUTS = (*OUTPUTS, "joint_confidence")
+"""joint_confidence (1, 21): of every joint."""
+
 _OPSET = 17
 _ROUNDS, _SQUARINGS = 3, 7
 """The 4 x 4 matrix is raised to the power 2^21, scaled after every 2^7: eigenvalues that differ by 1e-5 come apart."""
 
 
 class SmallGraph(nn.Module):
-    """lnes (1, 2, S, S), K (1, 3, 3), state (1, n) and, with the flow branch, voxel (1, bins, S, S) -> `OUTPUTS`."""
+    """lnes (1, 2, S, S), K (1, 3, 3), state (1, n), with the flow branch voxel (1, bins, S, S) -> `SMALL_OUTPUTS`."""
 
     def __init__(self, estimator: SmallEstimator):
         super().__init__()
@@ -37,15 +40,16 @@ class SmallGraph(nn.Module):
         output, state = self.estimator.network(lnes[None], state, None if voxel is None else voxel[None])
         output = each(output, lambda value: value[0])
         decoded = self.estimator.decode(output, K, horn_similarity)
-        confidence = torch.exp(-4 * output.log_error.exp().mean(dim=-1))
+        error = output.log_error.exp()
         return (
             decoded.rotation,
             decoded.wrist,
             decoded.joint_rotvecs,
             output.shape,
-            confidence,
+            torch.exp(-4 * error.mean(dim=-1)),
             decoded.joints,
             state,
+            torch.exp(-4 * error),
         )
 
 
@@ -104,7 +108,7 @@ _HORN, _HORN_TO_ROTATION, _IDENTITY = _horn_matrix(), _rotation_matrix_of_outer(
 
 
 def to_onnx(estimator: SmallEstimator) -> bytes:
-    """The graph as an ONNX model (float32, fixed sizes) with inputs named as those of `SmallGraph` and `OUTPUTS`."""
+    """The graph as an ONNX model (float32, fixed sizes), with the inputs of `SmallGraph` and `SMALL_OUTPUTS`."""
     estimator = estimator.eval()
     inputs, size = estimator.config.inputs, estimator.config.inputs.size_px
     K = torch.tensor([[[size * 1.0, 0.0, size / 2], [0.0, size * 1.0, size / 2], [0.0, 0.0, 1.0]]])
@@ -116,7 +120,7 @@ def to_onnx(estimator: SmallEstimator) -> bytes:
     graph = SmallGraph(estimator).eval()
     with torch.no_grad():
         graph(*examples)  # what the hand model works out once is a constant from here on
-    return exported(graph, examples, names, OUTPUTS)
+    return exported(graph, examples, names, SMALL_OUTPUTS)
 
 
 def network_to_onnx(network: nn.Module, size: Size) -> bytes:

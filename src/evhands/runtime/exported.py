@@ -36,6 +36,9 @@ base64, so that one file is all that a tracker needs."""
 OUTPUTS = ("rotation", "wrist", "joints", "shape", "confidence", "joints_m", "next_state")
 """What a graph gives, in the virtual camera along the crop's centre."""
 
+_MORE = ("joint_confidence", "wrist_offset")
+"""What only some graphs give: `small` the confidence of every joint, `paper` where the wrist of the rest pose lies."""
+
 _MIRROR = np.diag(np.array((-1, 1, 1), np.float32))
 
 
@@ -73,12 +76,14 @@ class ModelFacts:
 class PosedHand:
     """A hand in the camera that the crop was cut from, numpy without a batch dimension.
 
-    joints_m: 21 joints in `openpose21` order, metres. confidence: 0 to 1.
+    joints_m: 21 joints in `openpose21` order, metres. confidence: 0 to 1. joint_confidence: of every joint, where the
+    network tells.
     """
 
     pose: HandPose
     joints_m: Float[np.ndarray, "21 3"]
     confidence: float
+    joint_confidence: Float[np.ndarray, "21"] | None = None
 
 
 class ExportedEstimator:
@@ -91,7 +96,8 @@ class ExportedEstimator:
         self._session = open_session(Path(path), threads)
         self.facts = _facts(Path(path), self._session)
         self.input_config = self.facts.inputs
-        self._outputs = OUTPUTS if self.facts.frame == "turned" else (*OUTPUTS, "wrist_offset")
+        named = {value.name for value in self._session.get_outputs()}
+        self._outputs = (*OUTPUTS, *(name for name in _MORE if name in named))
         self._wanted = [value.name for value in self._session.get_inputs()]
 
     def part(self, name: str) -> bytes | None:
@@ -135,14 +141,15 @@ class ExportedEstimator:
             rotation, wrist, joints_m = turn @ rotation, turn @ wrist, joints_m @ turn.T
         orientation = rotation_vector(rotation).astype(np.float32)
         pose = HandPose(side, orientation, wrist.astype(np.float32), joints, values["shape"][0], self.facts.hand)
-        return PosedHand(pose, joints_m, float(values["confidence"][0])), state
+        of_joints = values["joint_confidence"][0] if "joint_confidence" in values else None
+        return PosedHand(pose, joints_m, float(values["confidence"][0]), of_joints), state
 
     def predict(
         self, window: EventWindow, camera: Camera, crop: Camera, state: Any, side: Side = "right"
     ) -> tuple[Prediction, Any]:
         """What `look` says, as the tracker asks for it; the graph gives no flow."""
         hand, state = self.look(window, camera, crop, state, side)
-        return Prediction(hand.pose, np.float32(hand.confidence)), state
+        return Prediction(hand.pose, np.float32(hand.confidence), joint_confidence=hand.joint_confidence), state
 
 
 def _shift(translation: Float[np.ndarray, "3"], crop: Camera, camera: Camera, side: Side) -> Float[np.ndarray, "3"]:
@@ -177,6 +184,8 @@ def _facts(path: Path, session: Any) -> ModelFacts:
             raise ValueError(f"inputs have the shapes {shapes}, which the metadata contradicts")
         if missing := set(OUTPUTS) - {value.name for value in session.get_outputs()}:
             raise ValueError(f"outputs lack {', '.join(sorted(missing))}")
+        if facts.frame == "moved" and "wrist_offset" not in {value.name for value in session.get_outputs()}:
+            raise ValueError("outputs lack wrist_offset")
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(
             f"{path} is an ONNX model, but none that this evhands exported: {error!r}. Wanted metadata under "
