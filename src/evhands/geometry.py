@@ -274,7 +274,9 @@ def crop_direction(crop: Camera) -> Float64[np.ndarray, "3 3"]:
     return np.array([[1 - x * x * f, -x * y * f, x], [-x * y * f, 1 - y * y * f, y], [-x, -y, z]])
 
 
-def virtual_move(scale: float, left: float, top: float, K: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
+def virtual_move(
+    scale: float | np.floating, left: float | np.floating, top: float | np.floating, K: Float[np.ndarray, "3 3"]
+) -> Float[np.ndarray, "3"]:
     """m in t = t' + z' m, from a translation t' = (x', y', z') in a crop's virtual camera to the real camera K.
 
     The crop is u' = (u - cx) scale + cx - left, v' likewise with cy and top; so x = x' + z' left / fx,
