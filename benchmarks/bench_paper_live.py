@@ -1,6 +1,6 @@
 """Poses a second of `paper` over a stream: kept history, carried state, and the published way of running.
 
-`python benchmarks/bench_paper_live.py [THREADS]`. Windows of 10 000 events in the crop, one after the other; random
+`python benchmarks/bench_paper_live.py [THREADS]`, with onnxruntime where it is installed. Windows of 10 000 events in the crop, one after the other; random
 weights (times do not depend on them). The published way is imitated: for every pose twelve windows anew, with the
 representations of each made by tensor operations.
 """
@@ -94,7 +94,11 @@ def _print_limit(clock: dict[str, float], processor: dict[str, float]) -> None:
             ("FlowNet alone", flow),
             ("carried: one step a window", whole),
             ("exact: kept halves, recurrence over 12", whole),
+            ("onnxruntime, carried: float32", whole),
+            ("onnxruntime, exact: float32", whole),
         ):
+            if name not in times:
+                continue
             limit = 2 * macs / rate / 1e6
             share = 100 * limit / times[name]
             print(f"    {name:<44} {macs / 1e9:.2f} GMAC, limit {limit:6.1f} ms, reached {share:3.0f} %")
