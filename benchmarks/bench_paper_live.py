@@ -1,8 +1,8 @@
 """Poses a second of `paper` over a stream: kept history, carried state, and the published way of running.
 
-`python benchmarks/bench_paper_live.py [THREADS]`, with onnxruntime where it is installed. Windows of 10 000 events in the crop, one after the other; random
-weights (times do not depend on them). The published way is imitated: for every pose twelve windows anew, with the
-representations of each made by tensor operations.
+`python benchmarks/bench_paper_live.py [THREADS]`, with onnxruntime where it is installed. Windows of 10 000 events in
+the crop, one after the other; random weights (times do not depend on them). The published way is imitated: for every
+pose twelve windows anew, with the representations of each made by tensor operations.
 """
 
 from __future__ import annotations
