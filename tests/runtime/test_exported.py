@@ -367,6 +367,16 @@ def test_paper_of_mano_asks_for_its_file(tmp_path, capsys) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("words", [[], ["--int8", "--history", "carried"]], ids=str)
+def test_the_command_exports_paper(words, tmp_path, capsys) -> None:
+    save_checkpoint(tmp_path / "paper.pt", "paper", _paper("exact"), CheckpointMeta())
+    assert main(["export", str(tmp_path / "paper.pt"), "--out", str(tmp_path / "paper.onnx"), *words]) == 0
+    joints = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("joints"))
+    assert float(joints.split()[3]) < (1000 if words else 0.01)
+    assert exported_tracker(str(tmp_path / "paper.onnx"), CAMERA, "both").count == 2
+
+
+@pytest.mark.slow
 def test_int8_of_paper_stays_within_millimetres(tmp_path) -> None:
     """With the weights of the fixtures' recipe, on their inputs: far from the half millimetre that is wanted."""
     fixtures = shared_path("fixtures/network")

@@ -52,9 +52,9 @@ def export(
     """Write a model of the kind `small` or `paper` as a file for onnxruntime, and compare it with torch.
 
     The file holds network, decoding and hand model; its metadata say what it wants to see, and carry the networks that
-    find hands and tell their sides. Torch and onnxruntime then
-    follow the hand of a recording side by side, each with its own memory, and the distances of their 21 joints are
-    printed in millimetres. `evhands.runtime` runs the file without torch.
+    find hands and tell their sides. Torch and onnxruntime then follow the hand of a recording side by side, each with
+    its own memory, and the distances of their 21 joints are printed in millimetres. `evhands.runtime` runs the file
+    without torch.
 
     Args:
         checkpoint: a model that ships with evhands (small), or the path of a checkpoint.
@@ -178,12 +178,13 @@ def quantise(source: Path, target: Path, feeds: list[dict[str, np.ndarray]]) -> 
 
     class Feeds(CalibrationDataReader):
         def __init__(self) -> None:
-            self.rest: Iterator[dict[str, np.ndarray]] = iter(feeds)
+            self.rest: Iterator[dict[str, np.ndarray]] = ({n: feed[n] for n in wanted} for feed in feeds)
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             return next(self.rest, None)
 
     graph = onnx.load(str(source)).graph
+    wanted = [value.name for value in graph.input]
     large = {value.name for value in graph.initializer if np.prod(value.dims) >= _LARGE_PRODUCT}
     products = [n.name for n in graph.node if n.op_type in ("MatMul", "Gemm") and large & set(n.input)]
     kept = [n.name for n in graph.node if n.op_type == "Conv" and "maps" in n.name]
