@@ -126,7 +126,6 @@ def onnx_ways(estimator: PaperEstimator, images: Images) -> dict[str, Callable[[
     except ImportError:
         return {}
     from evhands.jobs.export import facts_of, graph_of, quantise, write_model
-    from evhands.runtime import ExportedEstimator
 
     hand = load_hand("open")
     arrays = {name: value.numpy() for name, value in images.items()}

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numba import njit
 
+from evhands.events.flashes import grid_cells
 from evhands.geometry import distort_points, project
 from evhands.types import Camera, Events, EventWindow
 
@@ -97,11 +98,7 @@ def _last_inside(x, y, x0, y0, x1, y1, count):
 
 @njit(cache=True, nogil=True)
 def _cells(x, y, width, height):
-    columns, rows = np.empty(width, np.int64), np.empty(height, np.int64)
-    for i in range(width):
-        columns[i] = i * 8 // width
-    for i in range(height):
-        rows[i] = i * 8 // height * 8
+    columns, rows = grid_cells(width, height)
     cells = np.zeros(64, np.int64)
     for i in range(len(x)):
         cells[rows[y[i]] + columns[x[i]]] += 1

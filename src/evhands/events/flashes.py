@@ -69,13 +69,20 @@ def calm_window(window: EventWindow, recent: Events, config: FlashConfig = Flash
 
 
 @njit(cache=True, nogil=True)
-def _count(x, y, t_us, first, width, height, every, counts):
-    # Tables instead of three divisions an event, and times in order: a live tracker counts 200 ms for every window.
+def grid_cells(width, height):
+    """Tables of columns and rows: their sum at x and y is the cell of an 8 x 8 grid, row by row."""
     columns, rows = np.empty(width, np.int64), np.empty(height, np.int64)
     for i in range(width):
         columns[i] = i * _GRID // width
     for i in range(height):
         rows[i] = i * _GRID // height * _GRID
+    return columns, rows
+
+
+@njit(cache=True, nogil=True)
+def _count(x, y, t_us, first, width, height, every, counts):
+    # Tables instead of three divisions an event, and times in order: a live tracker counts 200 ms for every window.
+    columns, rows = grid_cells(width, height)
     bin, end_us = 0, (first + 1) * BIN_US
     for i in range(0, len(x), every):
         if t_us[i] >= end_us:

@@ -282,7 +282,10 @@ def load_hand(
     A file of the other side is mirrored. flat_hand_mean replaces the mean pose by the flat hand; fix_left_shape mends
     the sign of MANO_LEFT's shape directions (see `evhands.hand.mano.read_mano`). Unusable files give an InputError.
     """
-    model = _open_hand() if name_or_path == "open" else _from_file(name_or_path, fix_left_shape)
+    if name_or_path == "open":
+        model = _open_hand()
+    else:
+        model = model_from_arrays(read_hand(name_or_path, fix_left_shape=fix_left_shape))
     if model.side != side:
         model = mirror_model(model)
     return replace(model, mean_pose=torch.zeros_like(model.mean_pose)) if flat_hand_mean else model
@@ -316,7 +319,3 @@ def model_from_arrays(arrays: dict[str, Any]) -> HandModel:
 @cache
 def _open_hand() -> HandModel:
     return model_from_arrays(read_hand("open"))
-
-
-def _from_file(path: str | Path, fix_left_shape: bool) -> HandModel:
-    return model_from_arrays(read_hand(path, fix_left_shape=fix_left_shape))

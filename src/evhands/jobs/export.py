@@ -33,9 +33,6 @@ from evhands.types import Camera, EventStream, EventWindow, InputError, Predicti
 _CALIBRATION = 200
 """Windows whose activations set the ranges of the int8 model."""
 
-_LARGE_PRODUCT = 1_000_000
-"""A matrix of so many weights takes longer to read than to multiply, so that 8 bits are worth it."""
-
 Exportable = SmallEstimator | PaperEstimator
 
 
@@ -168,8 +165,7 @@ def finding_networks(detector: Any) -> dict[str, bytes]:
 
 
 def quantise(source: Path, target: Path, feeds: list[dict[str, np.ndarray]]) -> None:
-    """Convolutions, and products with large matrices, in int8: weights by channel, activations by tensor, with ranges
-    that the feeds give.
+    """Convolutions in int8 (weights by channel, activations by tensor) with ranges that the feeds give.
 
     The heat maps stay in float32: their soft maximum needs more than 256 levels. So do memory, heads and decoding.
     """
@@ -185,17 +181,14 @@ def quantise(source: Path, target: Path, feeds: list[dict[str, np.ndarray]]) -> 
 
     graph = onnx.load(str(source)).graph
     wanted = [value.name for value in graph.input]
-    large = {value.name for value in graph.initializer if np.prod(value.dims) >= _LARGE_PRODUCT}
-    products = [n.name for n in graph.node if n.op_type in ("MatMul", "Gemm") and large & set(n.input)]
     kept = [n.name for n in graph.node if n.op_type == "Conv" and "maps" in n.name]
-    kept += [n.name for n in graph.node if n.op_type in ("MatMul", "Gemm") and n.name not in products]
     quantize_static(
         str(source),
         str(target),
         Feeds(),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
-        op_types_to_quantize=["Conv"] if len(products) == 0 else ["Conv", "MatMul", "Gemm"],
+        op_types_to_quantize=["Conv"],
         nodes_to_exclude=kept,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
