@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,39 @@ def test_five_windows_with_memory_are_those_of_torch(pair, side) -> None:
     assert np.ptp(np.stack(places), axis=0).max() > 1e-3  # the windows do not all say the same
 
 
+def test_openvino_says_what_onnxruntime_says(pair) -> None:
+    """Joints within a tenth of a millimetre, with the memory handed on over five windows, from two threads at once."""
+    pytest.importorskip("openvino")
+    _, file = pair
+    other = ExportedEstimator(file.path, engine="openvino")
+    assert other.facts == file.facts
+
+    def follow(estimator: ExportedEstimator) -> np.ndarray:
+        state, places = estimator.initial_state(1), []
+        for window in _windows(5):
+            hand, state = estimator.look(window, CAMERA, CROP, state)
+            places.append(hand.joints_m)
+        return np.stack(places)
+
+    wanted = follow(file)
+    with ThreadPoolExecutor(2) as threads:
+        for found in threads.map(follow, [other, other]):
+            assert np.linalg.norm(found - wanted, axis=-1).max() < 1e-4
+
+
+def test_openvino_says_what_is_wrong_with_a_file(tmp_path) -> None:
+    pytest.importorskip("openvino")
+    (tmp_path / "broken.onnx").write_bytes(b"no model")
+    with pytest.raises(InputError, match="Could not read .*broken.onnx"):
+        ExportedEstimator(tmp_path / "broken.onnx", engine="openvino")
+
+
+def test_a_missing_openvino_is_named(pair, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # an import raises
+    with pytest.raises(InputError, match=r"pip install 'evhands\[openvino\]'"):
+        ExportedEstimator(pair[1].path, engine="openvino")
+
+
 def test_the_memory_has_a_say(pair) -> None:
     _, file = pair
     first, second = _windows(2)
@@ -196,7 +230,7 @@ np.save({str(tmp_path / "joints.npy")!r}, hand.joints_m)
     window = _windows(1)[0]
     e = window.events
     np.savez(tmp_path / "events.npz", x=e.x, y=e.y, t=e.t_us, p=e.p)
-    (tmp_path / "small.onnx").write_bytes(Path(file._session._model_path).read_bytes())
+    (tmp_path / "small.onnx").write_bytes(file.path.read_bytes())
     subprocess.run([sys.executable, "-c", code], check=True)
     hand, _ = file.look(window, CAMERA, CROP, file.initial_state(1))
     np.testing.assert_allclose(np.load(tmp_path / "joints.npy"), hand.joints_m, atol=1e-6)
@@ -249,7 +283,7 @@ def test_files_that_are_no_exported_model_are_refused(pair, tmp_path) -> None:
     path = tmp_path / "bad.onnx"
     with pytest.raises(InputError, match=r"There is no file .*bad\.onnx"):
         ExportedEstimator(path)
-    whole = Path(file._session._model_path).read_bytes()
+    whole = file.path.read_bytes()
     for content in (b"", b"no model at all", whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(InputError, match=r"bad\.onnx"):

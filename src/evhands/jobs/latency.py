@@ -46,8 +46,9 @@ def latency(
     Args:
         source: as of `evhands track`.
         seconds: how long to measure.
-        model: a model that ships with evhands, a checkpoint, or with --runtime onnx a file of `evhands export`.
-        runtime: what runs the network: torch or onnx.
+        model: a model that ships with evhands, a checkpoint, or for another runtime than torch a file of `evhands
+            export`.
+        runtime: what runs the network: torch, onnx or openvino.
         camera: calibration as JSON; as of `evhands track`.
         hands: which are tracked, as `evhands track` takes it.
         rate: windows a second; default is what the model was trained for.

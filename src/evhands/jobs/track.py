@@ -60,7 +60,7 @@ def track(
         video: whether overlay.mp4 is among them.
         salvage: read on over times that run backwards and events outside the sensor.
         quiet: show no progress bar.
-        runtime: what runs the network; with onnx, `model` is a file of `evhands export` and `device` the CPU.
+        runtime: what runs the network; with any but torch, `model` is a file of `evhands export` and `device` the CPU.
         mano: MANO_RIGHT.pkl, where the checkpoint is of MANO and does not carry it.
         topic: topic of a ROS bag that has several of events.
         wait: seconds to wait for a network stream or camera, at the start and each time it is lost; None = 10.
@@ -139,7 +139,8 @@ def track_command(
             steady motion without lag) or off.
         device: torch device of the network, such as cpu or cuda.
         salvage: read on over times that run backwards and events outside the sensor.
-        runtime: what runs the network: torch, or onnx for a file that `evhands export` wrote, named by --model.
+        runtime: what runs the network: torch, or for a file that `evhands export` wrote, named by --model: onnx
+            (onnxruntime) or openvino.
         mano: MANO_RIGHT.pkl, where the checkpoint is of MANO and does not carry it.
         topic: topic of a ROS bag that has several of events.
         wait: seconds to wait for a network stream or camera, at the start and each time it is lost; default 10.

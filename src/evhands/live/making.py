@@ -9,12 +9,13 @@ from typing import Any, Literal, cast
 from evhands.hand.one_pose import load_plain_hand
 from evhands.recording import find_camera
 from evhands.runtime import DETECTOR, RECOGNISER, ExportedDetector, ExportedEstimator, ExportedRecogniser
+from evhands.runtime.sessions import Engine
 from evhands.smoothing import SMOOTHING, Smooth
 from evhands.sources import file_of, open_source
 from evhands.tracking import HandRecogniser, PoseEstimator, Tracker, TrackerConfig
 from evhands.types import Camera, EventStream, InputError, Side
 
-Runtime = Literal["torch", "onnx"]
+Runtime = Literal["torch", "onnx", "openvino"]
 Hands = Literal["right", "left", "any", "both", "auto"]
 DEFAULT_HANDS: Hands = "right"
 GRACE_US = 20_000
@@ -49,10 +50,10 @@ def make_any_tracker(
     model: str, camera: Camera, hands: Hands, runtime: Runtime, device: str = "cpu",
     smooth: Smooth | bool = "one-euro", mano: Path | None = None,
 ) -> Tracker:  # fmt: skip
-    """The tracker of a model, run by torch or, where it is an exported file, by onnxruntime."""
+    """The tracker of a model, run by torch or, where it is an exported file, by onnxruntime or OpenVINO."""
     if runtime == "torch":
         return make_tracker(model, camera, hands, device, smooth, mano)
-    return exported_tracker(model, camera, hands, smooth, mano)
+    return exported_tracker(model, camera, hands, smooth, mano, runtime)
 
 
 def make_tracker(
@@ -76,10 +77,11 @@ def make_tracker(
 
 
 def exported_tracker(
-    model: str, camera: Camera, hands: Hands, smooth: Smooth | bool = "one-euro", mano: Path | None = None
-) -> Tracker:
+    model: str, camera: Camera, hands: Hands, smooth: Smooth | bool = "one-euro", mano: Path | None = None,
+    engine: Engine = "onnx",
+) -> Tracker:  # fmt: skip
     """The tracker of an exported file, which carries all of its networks: nothing of it runs in torch."""
-    estimator = ExportedEstimator(model)
+    estimator = ExportedEstimator(model, engine=engine)
     detector, recogniser = (estimator.part(name) for name in (DETECTOR, RECOGNISER))
     if detector is None:
         raise InputError(
@@ -88,8 +90,9 @@ def exported_tracker(
         )
     own = estimator.facts.hand
     hand = load_plain_hand(own if own == "open" or mano is None else str(mano))
-    tracker = Tracker(estimator, ExportedDetector(detector), hand, camera, tracker_config(smooth))
-    return with_hands(tracker, None if recogniser is None else ExportedRecogniser(recogniser), hands)
+    tracker = Tracker(estimator, ExportedDetector(detector, engine=engine), hand, camera, tracker_config(smooth))
+    looks = None if recogniser is None else ExportedRecogniser(recogniser, engine=engine)
+    return with_hands(tracker, looks, hands)
 
 
 def tracker_config(smooth: Smooth | bool) -> TrackerConfig:

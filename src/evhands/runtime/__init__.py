@@ -1,4 +1,4 @@
-"""Exported models without torch: numpy, numba and onnxruntime only."""
+"""Exported models without torch: numpy, numba, and onnxruntime or OpenVINO only."""
 
 from evhands.runtime.exported import DETECTOR, RECOGNISER, ExportedEstimator, ModelFacts, PosedHand
 from evhands.runtime.finding import ExportedDetector, ExportedRecogniser

@@ -1,4 +1,4 @@
-"""An exported `.onnx` file as an estimator, with onnxruntime and without torch.
+"""An exported `.onnx` file as an estimator, with onnxruntime or OpenVINO and without torch.
 
     estimator = ExportedEstimator("small.onnx")
     hand, memory = estimator.look(window, camera, crop, estimator.initial_state(1))
@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from evhands.geometry import crop_direction, virtual_move
 from evhands.inputs import InputConfig, crop_inputs, mirror_images
-from evhands.runtime.sessions import open_session
+from evhands.runtime.sessions import Engine, Session, open_session
 from evhands.stopwatch import part
 from evhands.types import Camera, EventWindow, HandPose, InputError, Prediction, Side
 
@@ -87,22 +87,23 @@ class PosedHand:
 
 
 class ExportedEstimator:
-    """A file of `evhands export`, run by onnxruntime on the CPU; InputError where it cannot be used.
+    """A file of `evhands export`, run on the CPU; InputError where it cannot be used.
 
-    threads: of one call. One object may be used by several Python threads at once: it keeps no memory of its own.
+    threads: of one call. engine: what runs it, onnxruntime or OpenVINO. One object may be used by several Python
+    threads at once: it keeps no memory of its own.
     """
 
-    def __init__(self, path: Path | str, threads: int = 1):
-        self._session = open_session(Path(path), threads)
-        self.facts = _facts(Path(path), self._session)
+    def __init__(self, path: Path | str, threads: int = 1, engine: Engine = "onnx"):
+        self.path = Path(path)
+        self._session = open_session(self.path, threads, engine)
+        self.facts = _facts(self.path, self._session)
         self.input_config = self.facts.inputs
-        named = {value.name for value in self._session.get_outputs()}
-        self._outputs = (*OUTPUTS, *(name for name in _MORE if name in named))
-        self._wanted = [value.name for value in self._session.get_inputs()]
+        self._outputs = (*OUTPUTS, *(name for name in _MORE if name in self._session.outputs))
+        self._wanted = list(self._session.inputs)
 
     def part(self, name: str) -> bytes | None:
         """Another ONNX model that the file carries: `DETECTOR` or `RECOGNISER`."""
-        text = self._session.get_modelmeta().custom_metadata_map.get(f"{METADATA}.{name}")
+        text = self._session.metadata.get(f"{METADATA}.{name}")
         return None if text is None else base64.b64decode(text)
 
     def initial_state(self, batch: int) -> Float[np.ndarray, "b n"]:
@@ -175,16 +176,15 @@ def rotation_vector(matrix: Float[np.ndarray, "3 3"]) -> Float[np.ndarray, "3"]:
     return q[1:] * (2 * np.arctan2(sine, q[0]) / sine if sine > 1e-12 else 2.0)
 
 
-def _facts(path: Path, session: Any) -> ModelFacts:
-    found = session.get_modelmeta().custom_metadata_map
+def _facts(path: Path, session: Session) -> ModelFacts:
     try:
-        facts = ModelFacts.from_json(found[METADATA])
-        shapes = {value.name: value.shape for value in session.get_inputs()}
+        facts = ModelFacts.from_json(session.metadata[METADATA])
+        shapes = session.inputs
         if shapes["state"] != [1, facts.state_size] or shapes["lnes"][2:] != [facts.inputs.size_px] * 2:
             raise ValueError(f"inputs have the shapes {shapes}, which the metadata contradicts")
-        if missing := set(OUTPUTS) - {value.name for value in session.get_outputs()}:
+        if missing := set(OUTPUTS) - session.outputs:
             raise ValueError(f"outputs lack {', '.join(sorted(missing))}")
-        if facts.frame == "moved" and "wrist_offset" not in {value.name for value in session.get_outputs()}:
+        if facts.frame == "moved" and "wrist_offset" not in session.outputs:
             raise ValueError("outputs lack wrist_offset")
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(

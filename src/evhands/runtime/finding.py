@@ -1,4 +1,4 @@
-"""The networks that find hands and tell their sides, as an exported file carries them: onnxruntime, no torch."""
+"""The networks that find hands and tell their sides, as an exported file carries them: no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from evhands.detection import LEAST_EVENTS, Detection, Recognition, places_in, recognition_of
 from evhands.evidence import RECOGNISER_SIZE
 from evhands.inputs import InputConfig, crop_inputs, overview
-from evhands.runtime.sessions import open_session
+from evhands.runtime.sessions import Engine, open_session
 from evhands.types import Camera, EventWindow
 
 IMAGE, ANSWER = "lnes", "answer"
@@ -19,8 +19,8 @@ IMAGE, ANSWER = "lnes", "answer"
 class ExportedDetector:
     """A `HandDetector`. model: an ONNX file of `evhands.models.detector.Detector`, or its bytes."""
 
-    def __init__(self, model: Path | bytes, threads: int = 1):
-        self._session = open_session(model, threads)
+    def __init__(self, model: Path | bytes, threads: int = 1, engine: Engine = "onnx"):
+        self._session = open_session(model, threads, engine)
 
     def maps(self, image: np.ndarray) -> np.ndarray:
         """(1, 2, 64, 88) LNES -> (1, 4, 16, 22), as `Detector.forward`."""
@@ -36,8 +36,8 @@ class ExportedDetector:
 class ExportedRecogniser:
     """A `HandRecogniser`. model: an ONNX file of `evhands.models.recogniser.Recogniser`, or its bytes."""
 
-    def __init__(self, model: Path | bytes, threads: int = 1):
-        self._session = open_session(model, threads)
+    def __init__(self, model: Path | bytes, threads: int = 1, engine: Engine = "onnx"):
+        self._session = open_session(model, threads, engine)
         self._config = InputConfig(size_px=RECOGNISER_SIZE)
 
     def recognise(self, window: EventWindow, camera: Camera, crop: Camera) -> Recognition:
