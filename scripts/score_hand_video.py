@@ -1,12 +1,13 @@
 """Track a real video of a hand, turned into events, and compare the fingers with estimated joints.
 
-    python scripts/score_hand_video.py [--model small] [--out DIR]
+    python scripts/score_hand_video.py [--model small] [--smooth off] [--out DIR]
 
 The video and the joints lie in the folder that EVHANDS_SHARED names (default ../shared), under real/hand-video.
 The reference joints are ESTIMATES of another network on the images, of another skeleton, with the global rotation
 removed: nothing may be trained or tuned on them, and only what ignores rotation is compared.
 
-Printed over frames 0-399, with the pose taken at the time of each frame (linear between the tracker's poses):
+Printed over frames 0-399, with the pose taken at the time of each frame (linear between the tracker's poses, which no
+filter has passed unless asked, as in `evhands evaluate`):
 
 * PA-MPJPE: per frame the similarity transform that brings the 21 predicted joints closest to the reference, then the
   mean distance over joints and frames.
@@ -15,6 +16,7 @@ Printed over frames 0-399, with the pose taken at the time of each frame (linear
   then the mean length of what is left. This takes away where the two skeletons put their joints.
 * both for the best constant pose: a generalised Procrustes mean of the very reference joints it is scored on.
 * per finger, the correlation over frames of |tip - wrist| / |middle knuckle - wrist| with the same of the reference.
+* how late the poses are: PA-MPJPE without offsets of the poses that were given out so much later.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from evhands.hand.skeleton import FINGERS
 from evhands.metrics import procrustes_aligned
 from evhands.track_files import Track
 
+DELAYS_MS = (17, 33, 50, 67)
 TIPS = (4, 8, 12, 16, 20)
 MIDDLE_KNUCKLE = 9
 
@@ -71,6 +74,10 @@ def report(track: Track, reference: np.ndarray, frame_t_us: np.ndarray) -> str:
         "correlation of finger extension   "
         + "  ".join(f"{name} {value:.2f}" for name, value in zip(FINGERS, correlations, strict=True))
         + f"   mean {correlations.mean():.2f}",
+        "without offsets, of poses given out later: "
+        + "  ".join(
+            f"{ms} ms {pa_errors_mm(track.joints_at(frame_t_us + 1000 * ms), reference)[1]:.1f}" for ms in DELAYS_MS
+        ),
     ]
     return "\n".join(lines)
 
@@ -80,12 +87,14 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", default="small", help="a model that ships with evhands, or a checkpoint")
+    parser.add_argument("--smooth", choices=("one-euro", "kalman", "off"), default="off", help="filter of the poses")
     parser.add_argument("--out", type=Path, help="write poses and overlay video there too")
     options = parser.parse_args()
     folder = Path(os.environ.get("EVHANDS_SHARED", "../shared")) / "real" / "hand-video"
     with np.load(folder / "joints_frames_0000_0399.npz") as labels:
         reference, fps = labels["joints_m"].astype(np.float64), float(labels["fps"])
-    track = evhands.track(folder / "human_hand_video.mp4", model=options.model, out=options.out, quiet=False)
+    video = folder / "human_hand_video.mp4"
+    track = evhands.track(video, model=options.model, smooth=options.smooth, out=options.out, quiet=False)
     print(report(track, reference, np.round(np.arange(len(reference)) * 1e6 / fps).astype(np.int64)))
 
 
