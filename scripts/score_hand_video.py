@@ -30,6 +30,7 @@ import numpy as np
 from evhands.baselines import fit_constant_pose
 from evhands.hand.skeleton import FINGERS
 from evhands.metrics import procrustes_aligned
+from evhands.smoothing import SMOOTHING
 from evhands.track_files import Track
 
 DELAYS_MS = (17, 33, 50, 67)
@@ -87,7 +88,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", default="small", help="a model that ships with evhands, or a checkpoint")
-    parser.add_argument("--smooth", choices=("one-euro", "kalman", "off"), default="off", help="filter of the poses")
+    parser.add_argument("--smooth", choices=tuple(SMOOTHING), default="off", help="filter of the poses")
     parser.add_argument("--out", type=Path, help="write poses and overlay video there too")
     options = parser.parse_args()
     folder = Path(os.environ.get("EVHANDS_SHARED", "../shared")) / "real" / "hand-video"

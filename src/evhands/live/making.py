@@ -15,7 +15,7 @@ from evhands.sources import file_of, open_source
 from evhands.tracking import HandRecogniser, PoseEstimator, Tracker, TrackerConfig
 from evhands.types import Camera, EventStream, InputError, Side
 
-Runtime = Literal["torch", "onnx", "openvino"]
+Runtime = Literal["torch", Engine]
 Hands = Literal["right", "left", "any", "both", "auto"]
 DEFAULT_HANDS: Hands = "right"
 GRACE_US = 20_000

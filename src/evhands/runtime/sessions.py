@@ -30,14 +30,12 @@ class Session(Protocol):
     @property
     def metadata(self) -> Mapping[str, str]: ...
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]: ...
+    def run(self, outputs: Sequence[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]: ...
 
 
 def open_session(model: Path | bytes, threads: int, engine: Engine = "onnx") -> Session:
     """A session for a file, or the bytes of one; InputError where the engine is missing or cannot read it."""
-    package = "onnxruntime" if engine == "onnx" else "openvino"
-    extra = "export" if engine == "onnx" else "openvino"
-    opened = _OnnxruntimeSession if engine == "onnx" else _OpenvinoSession
+    package, extra, opened = _ENGINES[engine]
     if isinstance(model, Path) and not model.is_file():
         raise InputError(f"There is no file {model}. Wanted a model written by `evhands export`; check the path.")
     try:
@@ -71,8 +69,8 @@ class _OnnxruntimeSession:
         self.outputs = frozenset(value.name for value in self._session.get_outputs())
         self.metadata = dict(self._session.get_modelmeta().custom_metadata_map)
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        return self._session.run(list(outputs), dict(feeds))
+    def run(self, outputs: Sequence[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return self._session.run(outputs, feeds)
 
 
 class _OpenvinoSession:
@@ -95,14 +93,21 @@ class _OpenvinoSession:
                 "PERFORMANCE_HINT": "LATENCY",
                 "ENABLE_CPU_PINNING": False,  # two sessions, or two programs, would be pinned to the same core
                 # Left to itself, OpenVINO takes bfloat16 wherever the processor has it, for the decoding and the hand
-                # model too: poses are then centimetres off.
+                # model too, which need more than its three digits.
                 "INFERENCE_PRECISION_HINT": "f32",
             },
         )
         self._request = threading.local()  # a request can be used by one thread at a time
 
-    def run(self, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def run(self, outputs: Sequence[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         if not hasattr(self._request, "of_thread"):
             self._request.of_thread = self._compiled.create_infer_request()
-        found: Any = self._request.of_thread.infer(dict(feeds), share_inputs=True)
+        found: Any = self._request.of_thread.infer(feeds, share_inputs=True)
         return [found[name] for name in outputs]
+
+
+_ENGINES: dict[Engine, tuple[str, str, type[_OnnxruntimeSession | _OpenvinoSession]]] = {
+    "onnx": ("onnxruntime", "export", _OnnxruntimeSession),
+    "openvino": ("openvino", "openvino", _OpenvinoSession),
+}
+"""Package, extra of evhands that installs it, and session of an engine."""
