@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evhands.data.device_rows import DeviceRows, augmented_on_device, recropped_on_device
 from evhands.data.recrop import recropped
 from evhands.data.row_augment import augmented, moved
-from evhands.data.shards import Pool, drawn
+from evhands.data.shards import Pool, ShardPool, drawn
 from evhands.metrics import mpjpe, pa_mpjpe
 from evhands.models.detector import (
     STRIDE,
@@ -76,7 +77,7 @@ class Lanes:
     next. B lanes."""
 
     rows: np.ndarray
-    """(B,) rows of clips, copied: a pool may replace its own meanwhile."""
+    """(B,) rows of clips, copied: a pool may replace its own meanwhile; of a pool on a GPU their numbers."""
     next: np.ndarray
     """(B,) the window that comes next."""
     stride: np.ndarray
@@ -117,8 +118,15 @@ class SmallTask(Task):
     def sample(self, pool: Pool, rng: np.random.Generator, lanes: Lanes | None) -> tuple[Tensors, Lanes]:
         lanes = self._advanced(pool, rng, lanes)
         chosen = lanes.next[:, None] + lanes.stride[:, None] * np.arange(self.config.windows)
-        batch = self.batch(lanes.rows, chosen, rng, lanes.crops) | {"memory": lanes.memory}
+        if isinstance(pool, DeviceRows):
+            batch = self._device_batch(pool, lanes, chosen, rng)
+        else:
+            batch = self.batch(lanes.rows, chosen, rng, lanes.crops)
+        batch["memory"] = lanes.memory
         return batch, dataclasses.replace(lanes, next=chosen[:, -1] + lanes.stride)
+
+    def placed(self, pool: Any, device: torch.device) -> Any:
+        return DeviceRows(pool, device) if device.type == "cuda" and isinstance(pool, ShardPool) else pool
 
     def share(self, batch: Tensors, processes: Processes) -> tuple[Tensors, float]:
         memory, rest = batch["memory"], {name: value for name, value in batch.items() if name != "memory"}
@@ -138,9 +146,9 @@ class SmallTask(Task):
         if lanes is None:
             count = max(self.config.images // length, 2)
             rows, stride = pool.take(rng.integers(0, len(pool), count)), _strides(rng, count)
-            last = rows["lnes"].shape[1] - stride * (length - 1)
+            last = _clip_windows(pool, rows) - stride * (length - 1)
             return Lanes(rows, rng.integers(0, last), stride, self.model.initial_state(count), self._crops(rng, count))
-        ended = np.flatnonzero(lanes.next + lanes.stride * (length - 1) >= lanes.rows["lnes"].shape[1])
+        ended = np.flatnonzero(lanes.next + lanes.stride * (length - 1) >= _clip_windows(pool, lanes.rows))
         rows, next_, stride, memory = lanes.rows.copy(), lanes.next.copy(), lanes.stride.copy(), lanes.memory.clone()
         crops = lanes.crops.copy()
         if len(ended):
@@ -170,6 +178,16 @@ class SmallTask(Task):
         values |= {"K": K, "lnes": lnes}
         tensors = {name: torch.from_numpy(np.ascontiguousarray(np.swapaxes(v, 0, 1))) for name, v in values.items()}
         shape = torch.from_numpy(np.ascontiguousarray(rows["shape"]))
+        return tensors | {"shape": shape.expand(chosen.shape[1], -1, -1)}
+
+    def _device_batch(self, pool: DeviceRows, lanes: Lanes, chosen: np.ndarray, rng: np.random.Generator) -> Tensors:
+        """As `batch`, of rows that are on a GPU; all is done there."""
+        values = pool.windows_of(lanes.rows, chosen)
+        shape = values.pop("shape")
+        lnes, values["K"] = recropped_on_device(values["lnes"], values["K"], lanes.crops)
+        generator = torch.Generator(lnes.device).manual_seed(int(rng.integers(2**62)))
+        values["lnes"] = augmented_on_device(lnes.float() / 255, generator, self.config.thinning, self.config.noise)
+        tensors = {name: value.transpose(0, 1).contiguous() for name, value in values.items()}
         return tensors | {"shape": shape.expand(chosen.shape[1], -1, -1)}
 
     def outputs(self, model: SmallEstimator, batch: Tensors) -> tuple[SmallOutput, Decoded, Tensor]:
@@ -218,6 +236,11 @@ def _by_range(errors: dict[str, np.ndarray], turned: np.ndarray) -> dict[str, fl
         for prefix, chosen in (("", ~turned), ("free_", turned))
         for name, values in errors.items()
     }
+
+
+def _clip_windows(pool: Pool, rows: np.ndarray) -> int:
+    """Windows of the clips of a pool, of which some rows are given."""
+    return pool.windows if isinstance(pool, DeviceRows) else int(rows["lnes"].shape[1])
 
 
 def _strides(rng: np.random.Generator, count: int) -> np.ndarray:

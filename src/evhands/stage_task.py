@@ -5,9 +5,12 @@ Items come in batches, whose parts (micro-batches) fit into memory and whose gra
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,9 @@ from evhands.processes import ALONE, Processes
 from evhands.stage_data import Sequences, StageTrainConfig
 from evhands.task import Task, Tensors, on_device_of
 from evhands.types import HandPose, InputError
+
+MAKERS = 8
+"""Threads that cut the parts of a step from the recordings while a GPU works."""
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,18 @@ class StageTask(Task):
         counts = {f"count_{name}": count for name, count in term_counts(labelled).items()}
         nothing = {name: torch.tensor(torch.inf) for name in counts}
         size = min(self.config.micro_batch, -(-len(batch.items) // batch.processes.count))
-        for items, counted in batch.processes.dealt(list(in_parts(batch.items, size))):
-            yield batch.pool.tensors(items, batch.epoch) | (counts if counted else nothing)
+        dealt = list(batch.processes.dealt(list(in_parts(batch.items, size))))
+        cut = [partial(batch.pool.tensors, items, batch.epoch) for items, _ in dealt]
+        for tensors, (_, counted) in zip(self._made(cut), dealt, strict=True):
+            yield tensors | (counts if counted else nothing)
+
+    def _made(self, cut: Sequence[Callable[[], Tensors]]) -> Iterator[Tensors]:
+        """What the calls give, in order; where a GPU would wait for it, by several threads at once."""
+        if next(self.model.parameters()).device.type == "cpu":
+            yield from (call() for call in cut)
+            return
+        with ThreadPoolExecutor(min(MAKERS, os.cpu_count() or 1)) as pool:
+            yield from pool.map(lambda call: call(), cut)
 
     def forward(self, batch: Tensors) -> tuple[Tensors, None]:
         terms = self._terms(self.model, batch)

@@ -63,6 +63,10 @@ class Task(nn.Module, ABC):
     """What it reads of the rows of shards; None = all."""
     config: Any
 
+    def placed(self, pool: Any, device: torch.device) -> Any:
+        """The pool to train on, where the device reads it best."""
+        return pool
+
     @abstractmethod
     def sample(self, pool: Any, rng: np.random.Generator, lanes: Any) -> tuple[Any, Any]:
         """An augmented training batch, all drawn by `rng` or a function of the lanes, and the lanes behind it."""

@@ -93,6 +93,7 @@ def begun(
     processes.first_alone(lambda: describe_run(out, recipe, config, data.card, command, processes.count))
     step, optimizer = fabric.setup(task.train(), _optimizer(task, config))  # train() is what freezes frozen norms
     average = copy.deepcopy(task.model).eval()
+    data = dataclasses.replace(data, train=task.placed(data.train, fabric.device))
     return Run(out, fabric, processes, task, step, optimizer, average, data, command)
 
 

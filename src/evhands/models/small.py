@@ -159,7 +159,7 @@ class _Recall(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x_TBC: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        remembered, state = self.memory(x_TBC, state[None])
+        remembered, state = self.memory(x_TBC, state[None].contiguous())
         return x_TBC + self.out(remembered), state[0]
 
 
