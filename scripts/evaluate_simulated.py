@@ -23,6 +23,7 @@ import torch
 from rich.progress import track as progress_bar
 
 from evhands.baselines import ConstantPose, fit_constant_pose
+from evhands.both_ways import ReversedEvents, fused, mirror_us
 from evhands.boxes import joints_box, sensor_pixels
 from evhands.data.shards import seen_window
 from evhands.events.windows import window_at
@@ -36,7 +37,7 @@ from evhands.sim.drawing import draw_world
 from evhands.sim.generate import Clip, simulate_clip
 from evhands.sim.presets import TrainShares, clip_of
 from evhands.sim.world import Truth
-from evhands.tracking import Tracker, hand_joints, track_windows
+from evhands.tracking import Tracker, hand_joints, track_stream, track_windows
 from evhands.types import EventWindow, HandPose
 
 TEST_SUBJECTS = (1_000_000, 1_000_100)
@@ -65,13 +66,17 @@ def clip_windows(clip: Clip, length_us: int) -> Iterator[tuple[int, EventWindow]
             yield i, window_at(clip.events, int(t_us), length_us)
 
 
-def score_clip(clip: Clip, tracker: Tracker) -> Scores:
-    """Both predictions at every label of a clip."""
+def score_clip(clip: Clip, tracker: Tracker, both_ways: bool = False) -> Scores:
+    """Both predictions at every label of a clip; both_ways: tracked in both directions of time."""
     inputs = tracker.estimator.input_config
     labels, windows = zip(*clip_windows(clip, inputs.window_us), strict=True)
     truth = clip.joints_m[list(labels)].astype(np.float64)
     tracked, given = np.full_like(truth, np.nan), np.full_like(truth, np.nan)
-    for row, (_, result) in enumerate(track_windows(tracker, windows)):
+    results = [result for _, result in track_windows(tracker, windows)]
+    if both_ways:
+        backward = [result for _, result in track_stream(tracker, ReversedEvents(clip.events))]
+        results = fused(tracker, results, backward, mirror_us(clip.events))
+    for row, result in enumerate(results):
         if result.joints_m is not None:
             tracked[row] = result.joints_m
     memory = tracker.estimator.initial_state(1)
@@ -163,14 +168,14 @@ def labelled_clip(recording: Recording, other: bool = False) -> Clip:
 
 
 def recordings_report(
-    paths: list[Path], model: str, smooth: bool, constant: ConstantPose
+    paths: list[Path], model: str, smooth: bool, constant: ConstantPose, both_ways: bool = False
 ) -> dict[str, dict[str, float]]:
     """Print a table per part (what stands before the number in a name) and per half; returns figures by part."""
     parts: dict[str, list[Scores]] = {}
     for path in progress_bar(paths, "recordings"):
         clip = recorded_clip(path)
         tracker = make_tracker(model, clip.camera, clip.pose.side, "cpu", smooth=smooth)
-        scores = score_clip(clip, tracker)
+        scores = score_clip(clip, tracker, both_ways)
         for name in (path.stem.rsplit("-", 1)[0], path.stem.split("-")[0]):
             parts.setdefault(name, []).append(scores)
     figures = {}
@@ -225,6 +230,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=20260)
     parser.add_argument("--orientation", default="frontal", choices=("frontal", "wide"))
     parser.add_argument("--raw", action="store_true", help="without the tracker's smoothing filter")
+    parser.add_argument("--both-ways", action="store_true", help="tracked in both directions of time")
     parser.add_argument("--json", type=Path, help="write the figures there too")
     options = parser.parse_args()
     if options.recordings is not None:
@@ -232,7 +238,11 @@ def main() -> None:
         if not paths:
             parser.error(f"{options.recordings} holds no recording whose name begins with {options.only!r}")
         by_part = recordings_report(
-            paths, options.model, not options.raw, _constant(options, lambda: train_motion_joints(1000, options.seed))
+            paths,
+            options.model,
+            not options.raw,
+            _constant(options, lambda: train_motion_joints(1000, options.seed)),
+            options.both_ways,
         )
         if options.json is not None:
             options.json.write_text(json.dumps(by_part, indent=1) + "\n")
@@ -244,7 +254,7 @@ def main() -> None:
     for i in progress_bar(range(options.clips), "test clips"):
         clip = simulate_clip(held_out, options.seed, i)
         tracker = tracker or make_tracker(options.model, clip.camera, "right", "cpu", smooth=not options.raw)
-        parts.append(score_clip(clip, replace(tracker, camera=clip.camera)))
+        parts.append(score_clip(clip, replace(tracker, camera=clip.camera), options.both_ways))
     text, figures = report(Scores.concatenate(parts), constant)
     print(text)
     if options.json is not None:

@@ -1,6 +1,6 @@
 """Track a real video of a hand, turned into events, and compare the fingers with estimated joints.
 
-    python scripts/score_hand_video.py [--model small] [--smooth off] [--out DIR]
+    python scripts/score_hand_video.py [--model small] [--smooth off] [--both-ways] [--out DIR]
 
 The video and the joints lie in the folder that EVHANDS_SHARED names (default ../shared), under real/hand-video.
 The reference joints are ESTIMATES of another network on the images, of another skeleton, with the global rotation
@@ -89,13 +89,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--model", default="small", help="a model that ships with evhands, or a checkpoint")
     parser.add_argument("--smooth", choices=tuple(SMOOTHING), default="off", help="filter of the poses")
+    parser.add_argument("--both-ways", action="store_true", help="track in both directions of time")
     parser.add_argument("--out", type=Path, help="write poses and overlay video there too")
     options = parser.parse_args()
     folder = Path(os.environ.get("EVHANDS_SHARED", "../shared")) / "real" / "hand-video"
     with np.load(folder / "joints_frames_0000_0399.npz") as labels:
         reference, fps = labels["joints_m"].astype(np.float64), float(labels["fps"])
     video = folder / "human_hand_video.mp4"
-    track = evhands.track(video, model=options.model, smooth=options.smooth, out=options.out, quiet=False)
+    track = evhands.track(
+        video, model=options.model, smooth=options.smooth, both_ways=options.both_ways, out=options.out, quiet=False
+    )
     print(report(track, reference, np.round(np.arange(len(reference)) * 1e6 / fps).astype(np.int64)))
 
 

@@ -41,6 +41,15 @@ class Sink(Protocol):
     def __call__(self, window: EventWindow, hands: Sequence[TrackResult]) -> None: ...
 
 
+class Passes(Protocol):
+    """Gives all results of a stream, and hands every window of it to the sinks; and the seconds that the tracker's
+    steps took."""
+
+    def __call__(
+        self, tracker: Tracker, stream: EventStream, stride_us: int, sinks: Sequence[Sink], /
+    ) -> tuple[list[TrackResult], float]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Track:
     """The poses of one recording, one row a window; rows without a hand hold NaN and `tracked` False.
@@ -181,12 +190,13 @@ def run_track(
     style: OverlayStyle = OverlayStyle(),
     sinks: Sequence[Sink] = (),
     facts: dict[str, Any] | None = None,
+    passes: Passes | None = None,
 ) -> Track:
     """Track a stream to its end and, where `out` is given, write the files there in one go.
 
     Nothing appears in `out` before all is written: an interruption leaves what was there before. `facts` go into
     summary.json as they are. Every window goes to the `sinks` with its hands as soon as they are known. Raises
-    InputError where the stream holds no event at all.
+    InputError where the stream holds no event at all. passes: how the stream becomes results; None = `one_way`.
     """
     stride = stride_us or tracker.estimator.input_config.stride_us
     names = [] if out is None else file_names(video)
@@ -196,7 +206,7 @@ def run_track(
         if video and paths:
             sinks = (*sinks, stack.enter_context(_overlay(paths["overlay.mp4"], tracker, stride, style)))
         counted = _Counted(stream)
-        results, seconds = _results(tracker, counted, stride, sinks)
+        results, seconds = (passes or one_way)(tracker, counted, stride, sinks)
         track = collect(results, tracker, model, seconds)
         if paths:
             save_track(track, paths["poses.npz"])
@@ -233,7 +243,7 @@ class _Counted:
             yield part
 
 
-def _results(
+def one_way(
     tracker: Tracker,
     stream: EventStream,
     stride_us: int,

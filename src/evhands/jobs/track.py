@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from evhands.both_ways import check_one_hand
 from evhands.live import EventCount, LiveConfig, LiveReport, TimeStep, Windowing, as_they_come, replayed, run_live
 from evhands.live.making import DEFAULT_HANDS, GRACE_US, Hands, Runtime, open_tracking
 from evhands.live.page import LivePage
@@ -20,6 +21,8 @@ from evhands.live.telling import StatusLine, ending_well, report_live
 from evhands.live.writing import TrackWriter
 from evhands.sinks import open_sinks
 from evhands.smoothing import Smooth
+from evhands.track_both_ways import Watch
+from evhands.track_both_ways import both_ways as in_both_ways
 from evhands.track_files import Sink, Track, file_names, one_thread, run_track
 from evhands.tracking import Tracker
 from evhands.types import Camera, Events, EventStream, InputError
@@ -44,6 +47,7 @@ def track(
     wait: float | None = None,
     jsonl: str | None = None,
     serve: str | None = None,
+    both_ways: bool = False,
 ) -> Track:
     """Track the hand of a recording and return its poses; with `out`, write them and an overlay video there.
 
@@ -66,6 +70,8 @@ def track(
         wait: seconds to wait for a network stream or camera, at the start and each time it is lost; None = 10.
         jsonl: file to write the hands to as they are found, one line a window; - is standard output.
         serve: [HOST:]PORT of a WebSocket that sends the same.
+        both_ways: track forwards and backwards in time and give the middle of both poses, without delay; one hand, and
+            all events are held in memory.
 
     Raises:
         InputError: files that cannot be used, recordings without events, unknown models.
@@ -75,16 +81,19 @@ def track(
     )
     _check_rate(rate)
     seen = opened.tracker.camera
-    with open_sinks(jsonl, serve, seen, model) as sinks, _progress(opened.stream, quiet) as watched:
+    if both_ways:
+        check_one_hand(opened.tracker)
+    with open_sinks(jsonl, serve, seen, model) as sinks, _progress(quiet) as watch:
         result = run_track(
             opened.tracker,
-            watched,
+            watch(opened.stream, "reading" if both_ways else "tracking"),
             model=model,
             stride_us=None if rate is None else round(1e6 / rate),
             out=None if out is None else Path(out),
             video=video,
             sinks=sinks,
-            facts=opened.facts,
+            facts=opened.facts | {"both_ways": both_ways},
+            passes=in_both_ways(watch) if both_ways else None,
         )
     return result
 
@@ -116,6 +125,7 @@ def track_command(
     view: bool = False,
     view_at: str = "127.0.0.1:8080",
     view_keep: bool = True,
+    both_ways: bool = False,
 ) -> str | None:
     """Track the hand of a recording, a stream or a camera.
 
@@ -157,7 +167,14 @@ def track_command(
         view: show events and hands in a browser while it runs; a recording is then played at its own pace.
         view_at: [HOST:]PORT of that page; 0.0.0.0:8080 lets other machines look, too.
         view_keep: leave the page there when the source has ended, until Ctrl-C.
+        both_ways: track a recording forwards and backwards in time and give the middle of both poses: no delay and
+            less noise, for twice the time and memory for all its events; one hand, not live.
     """
+    if both_ways and (live or view or str(source).startswith(("camera:", "webcam:"))):
+        raise InputError(
+            "Found --both-ways with a source that sets the pace, whose end is not there yet. Wanted a recording, "
+            "without --live and --view; record first, or leave --both-ways out."
+        )
     if live or view or str(source).startswith(("camera:", "webcam:")):
         told = track_live(
             source, model=model, camera=camera, hands=hands, rate=rate, device=device, smooth=smooth, out=out,
@@ -191,6 +208,7 @@ def track_command(
         wait=wait,
         jsonl=jsonl,
         serve=serve,
+        both_ways=both_ways,
     )
     return _printed(report(result, out, video), jsonl)
 
@@ -344,11 +362,11 @@ class _Readable(Protocol):
 class _Watched:
     """A stream that moves a progress bar along as it is read."""
 
-    def __init__(self, stream: EventStream, bar: Progress):
-        self.stream, self.size, self.bar = stream, stream.size, bar
+    def __init__(self, stream: EventStream, bar: Progress, name: str):
+        self.stream, self.size, self.bar, self.name = stream, stream.size, bar, name
 
     def __iter__(self) -> Iterator[Events]:
-        row = self.bar.add_task("tracking", total=1.0 if hasattr(self.stream, "chunks") else None)
+        row = self.bar.add_task(self.name, total=1.0 if hasattr(self.stream, "chunks") else None)
         if not hasattr(self.stream, "chunks"):
             yield from self.stream
             return
@@ -363,7 +381,8 @@ class _Watched:
 
 
 @contextmanager
-def _progress(stream: EventStream, quiet: bool) -> Iterator[EventStream]:
+def _progress(quiet: bool) -> Iterator[Watch]:
+    """Gives streams back that move a bar of their own along as they are read."""
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
@@ -372,4 +391,4 @@ def _progress(stream: EventStream, quiet: bool) -> Iterator[EventStream]:
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
-        yield _Watched(stream, bar)
+        yield lambda stream, name: _Watched(stream, bar, name)
