@@ -15,6 +15,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
+from evhands.both_ways import ReversedEvents, fused, mirror_us
 from evhands.data.cache import CachedRecording, cache_recordings
 from evhands.events.windows import window_at
 from evhands.evrealhands_layout import TEST_SUBJECTS, read_sequence
@@ -39,7 +40,7 @@ from evhands.scenes import (
     window_counts,
     with_vertices,
 )
-from evhands.tracking import PoseEstimator, Tracker, TrackerConfig, TrackResult, track_windows
+from evhands.tracking import PoseEstimator, Tracker, TrackerConfig, TrackResult, track_stream, track_windows
 from evhands.types import InputError
 
 Crop = Literal["truth", "detected"]
@@ -165,6 +166,7 @@ class PredictConfig:
     protocol: Protocol = "evhands"
     crop: Crop = "detected"
     smooth: bool = False
+    both_ways: bool = False
     unlabelled: bool = False
     sequence: SequenceProtocol | None = None
 
@@ -248,12 +250,15 @@ def predict_tracked(
     )
     ends = scheduled_ends(wanted.t_us, scene.seen.start_us, inputs.stride_us, inputs.window_us)
     row_at = {int(t): i for i, t in enumerate(wanted.t_us)}
-    results: dict[int, TrackResult] = {}
     windows = (window_at(scene.events, int(end), inputs.window_us) for end in ends)
-    for window, result in track_windows(tracker, windows):
+    tracked = []
+    for _, result in track_windows(tracker, windows):
         progress(1)
-        if window.end_us in row_at:
-            results[row_at[window.end_us]] = result
+        tracked.append(result)
+    if config.both_ways and len(scene.events):
+        backward = [result for _, result in track_stream(tracker, ReversedEvents(scene.events))]
+        tracked = fused(tracker, tracked, backward, mirror_us(scene.events))
+    results = {row_at[result.t_us]: result for result in tracked if result.t_us in row_at}
     columns = truth_columns(scene.labels, scene.annotated_px, wanted, scene.K)
     columns["window_us"] += inputs.window_us
     columns["events"] = window_counts(scene.events, wanted.t_us, inputs.window_us)

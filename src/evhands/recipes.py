@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from evhands.data.device_rows import DeviceRows, augmented_on_device, recropped_on_device
+from evhands.data.lanes import Lanes
 from evhands.data.recrop import recropped
 from evhands.data.row_augment import augmented, moved
 from evhands.data.shards import Pool, ShardPool, drawn
@@ -69,36 +70,6 @@ def _autocast(config: TrainConfig, device: torch.device, training: bool) -> torc
     """bfloat16 where a run trains in it."""
     bf16 = quick_bfloat16(device) if config.bf16 is None else config.bf16
     return torch.autocast(device.type, torch.bfloat16, enabled=bf16 and training)
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """Clips that are on their way through a training, side by side, and the memory of each: what a step hands to the
-    next. B lanes."""
-
-    rows: np.ndarray
-    """(B,) rows of clips, copied: a pool may replace its own meanwhile; of a pool on a GPU their numbers."""
-    next: np.ndarray
-    """(B,) the window that comes next."""
-    stride: np.ndarray
-    """(B,) 1 or 2: every window, or every other."""
-    memory: Tensor
-    """Of the network, one a lane; zero where a clip begins."""
-    crops: np.ndarray
-    """(B, 3) how each clip's crops are cut anew, see `evhands.data.recrop`."""
-
-    def state(self) -> Tensors:
-        """As tensors, to be saved with a run."""
-        rows = torch.from_numpy(self.rows.view(np.uint8).reshape(len(self.rows), -1).copy())
-        return {"rows": rows, "next": torch.from_numpy(self.next), "stride": torch.from_numpy(self.stride),
-                "memory": self.memory, "crops": torch.from_numpy(self.crops)}  # fmt: skip
-
-    @classmethod
-    def of(cls, state: Tensors, dtype: np.dtype) -> Lanes:
-        """From what `state` gave."""
-        rows = state["rows"].numpy().reshape(-1).view(dtype)
-        after, stride, crops = (state[name].numpy() for name in ("next", "stride", "crops"))
-        return cls(rows, after, stride, state["memory"], crops)
 
 
 class SmallTask(Task):

@@ -78,6 +78,7 @@ def test_what_cannot_be_evaluated_is_told(tmp_path, capsys):
         ("--mano", str(tmp_path / "absent.pkl")): "Could not open the hand model",
         ("--constant", str(tmp_path / "0.h5")): "no constant pose",
         ("--device", "nowhere"): "cannot be used here",
+        ("--both-ways",): "Wanted --crop detected",
     }
     for options, words in wanted.items():
         assert _evaluate(tmp_path, *options) == 2
@@ -85,6 +86,23 @@ def test_what_cannot_be_evaluated_is_told(tmp_path, capsys):
     assert _evaluate(tmp_path, "--protocol", "evhandpose") == 2  # half a second has no 1.2 s of history
     assert "none is labelled after the history" in " ".join(capsys.readouterr().err.split())
     assert main(["evaluate", str(tmp_path / "no.pt"), "--data", str(tmp_path), "--out", str(tmp_path / "o")]) == 2
+
+
+def test_both_ways_predicts_the_same_rows_from_more_evidence(tmp_path):
+    layout.write_sequence(tmp_path / "data" / "2", simulated(2, "right", False, "1"))
+    found = {}
+    for options in ((), ("--both-ways",)):
+        out = tmp_path / f"out{len(options)}"
+        arguments = ["--data", str(tmp_path / "data"), "--out", str(out), "--no-report", *options]
+        assert main(["evaluate", "small", *arguments]) == 0
+        found[len(options)] = load_predictions(out / "predictions.npz")
+        assert json.loads((out / "results.json").read_text())["both_ways"] == bool(options)
+    one, both = found[0], found[1]
+    for name in ("recording", "t_us", "events", "window_us", "truth_m"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(both, name), err_msg=name)
+    assert both.found.sum() >= one.found.sum() > 0
+    again = one.found & both.found
+    assert not np.allclose(one.joints_m[again], both.joints_m[again], atol=1e-3)
 
 
 @pytest.mark.slow

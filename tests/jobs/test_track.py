@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -109,6 +109,34 @@ def test_an_empty_recording_is_refused_and_writes_nothing(tmp_path) -> None:
     with pytest.raises(InputError, match="no events"):
         run_track(tracker(), Stream([Events.empty(SIZE)]), model="fake", out=tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_both_ways_gives_the_same_files_and_windows_as_one_way(tmp_path) -> None:
+    write_recording(tmp_path / "events.npz", some_events())
+    job.track_command(tmp_path / "events.npz", out=tmp_path / "one")
+    text = job.track_command(tmp_path / "events.npz", out=tmp_path / "both", both_ways=True, jsonl=tmp_path / "lines")
+    assert sorted(p.name for p in (tmp_path / "both").iterdir()) == sorted(FILES)
+    one, both = (load_track(tmp_path / name / "poses.npz") for name in ("one", "both"))
+    for name in ("t_us", "events", "id", "tracked"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(both, name))
+    np.testing.assert_allclose(both.joints_m, one.joints_m, atol=1e-6)  # the stand-in sees the same hand both ways
+    summary = json.loads((tmp_path / "both" / "summary.json").read_text())
+    assert summary["both_ways"] and summary["events"] == 4000 and "4,000 events" in text
+    assert len((tmp_path / "lines").read_text().splitlines()) == len(both)
+
+
+@pytest.mark.parametrize("options", [{"live": True}, {"view": True}])
+def test_both_ways_needs_the_end_of_the_recording(options, tmp_path) -> None:
+    with pytest.raises(InputError, match="--both-ways"):
+        job.track_command(tmp_path / "events.npz", out=tmp_path / "out", both_ways=True, **options)
+
+
+def test_both_ways_of_two_hands_is_refused_before_anything_is_read(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(making, "make_tracker", lambda *_, **__: replace(tracker(), count=2))
+    write_recording(tmp_path / "events.npz", some_events())
+    with pytest.raises(InputError, match="--hands right, left or any"):
+        job.track(tmp_path / "events.npz", both_ways=True, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_rate_sets_the_stride(tmp_path) -> None:

@@ -45,6 +45,7 @@ def evaluate(
     constant: Path | None = None,
     intervals: Intervals = "recording",
     smooth: bool = False,
+    both_ways: bool = False,
     unlabelled: bool = False,
     save: list[Saved] | None = None,
     report: bool = True,
@@ -74,6 +75,7 @@ def evaluate(
         constant: .npz of another constant pose (rooted, shape), which hands that are not found score.
         intervals: recording or subject: what the bootstrap of the confidence intervals draws.
         smooth: filter the tracked poses as `evhands track` does (crop detected).
+        both_ways: track in both directions of time, as `evhands track --both-ways` does (crop detected).
         unlabelled: under evhandpose also predict its clock's ticks without a label, to be saved, not scored.
         save: all, or any of joints, mesh, projected, glb, joints2d, events, flow, iwe; several times if need be.
         report: write report.html.
@@ -95,8 +97,14 @@ def evaluate(
         protocol=protocol,
         crop=crop or ("truth" if protocol == "evhandpose" else "detected"),
         smooth=smooth,
+        both_ways=both_ways,
         unlabelled=unlabelled,
     )
+    if both_ways and config.crop == "truth":
+        raise InputError(
+            "Found --both-ways with the true crop. Wanted --crop detected with it, since it is the track that goes "
+            "both ways; choose one of the two."
+        )
     method = open_method(checkpoint, mano, device)
     hand = load_hand(mano) if mano is not None else method.hand if method.hand.name == "mano" else None
     sources, chosen = of_subjects([s for folder in data for s in sources_in(folder)], hand, subjects)
@@ -129,6 +137,7 @@ def _meta(method: Method, config: PredictConfig, sources: Sequence[Path], subjec
         "protocol": config.protocol,
         "crop": config.crop,
         "smooth": config.smooth if config.crop == "detected" else False,
+        "both_ways": config.both_ways,
         "hand_model": method.hand.name,
         "subjects": list(subjects),
         "data": checksum([file for source in sources for file in _files(source)]),
@@ -191,7 +200,9 @@ def _groups(sources: list[Path], together: int) -> list[list[Path]]:
 
 def _key(order: _Order, source: Path) -> str:
     """A name for the predictions of a recording: another method, setting or recording has another."""
-    about = {name: order.meta[name] for name in ("weights", "code", "protocol", "crop", "smooth", "hand_model")}
+    about = {
+        name: order.meta[name] for name in ("weights", "code", "protocol", "crop", "smooth", "both_ways", "hand_model")
+    }
     told = json.dumps([about, asdict(order.config), str(source.resolve()), checksum(_files(source))], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:24]
 
