@@ -19,6 +19,7 @@ from evhands.hand.model import load_hand
 from evhands.jobs import track as job
 from evhands.live import EventCount, LiveConfig, LiveReport, Piece, TimeStep, replayed, run_live
 from evhands.live.loop import Quantiles
+from evhands.live.telling import ending_well
 from evhands.live.writing import TrackWriter
 from evhands.track_files import FILES, load_track, run_track
 from evhands.tracking import Tracker, TrackerConfig
@@ -179,6 +180,28 @@ def test_ctrl_c_ends_the_loop_and_is_told():
     finally:
         signal.signal(signal.SIGINT, before)
     assert told.interrupted and told.windows + told.dropped > 2
+
+
+def test_a_signal_does_not_divide_a_window():
+    """It comes while the first of two sinks has the window: the second one gets it, too, and then the track ends."""
+    first, second = [], []
+
+    def killed(window, hands):
+        first.append(window.end_us)
+        if len(first) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)  # the handler runs here
+
+    pieces = [Piece(part, 0.0) for part in in_chunks(some_events(1.0), 500).parts]
+    with ending_well():
+        told = run_live(
+            tracker(),
+            pieces,
+            SIZE,
+            LiveConfig(behind_us=None),
+            [killed, lambda window, hands: second.append(window.end_us)],
+        )
+    assert told.interrupted and first == second and len(first) == told.windows == 3
 
 
 @pytest.mark.slow

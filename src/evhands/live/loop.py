@@ -13,6 +13,7 @@ from evhands.events.windows import window_at
 from evhands.hands import HandsState, prepared, step
 from evhands.live.cutting import Cutter, Due, EventCount, TimeStep, Windowing
 from evhands.live.reading import RateLimiter, Reader
+from evhands.live.undivided import undivided
 from evhands.machine import give_memory_back
 from evhands.sources.replaying import Piece
 from evhands.stopwatch import part, unheard
@@ -179,9 +180,10 @@ def _track(tracker: Tracker, due: Due, state: HandsState, sinks: Sequence[Sink],
     done = time.monotonic()
     report.step.add(done - begun)
     report.latency.add(max(done - due.ready_s, 0.0))
-    _count(report, hands)
-    for sink in sinks:
-        sink(due.window, hands)
+    with undivided():
+        _count(report, hands)
+        for sink in sinks:
+            sink(due.window, hands)
     return state
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from evhands.live.loop import LiveReport
+from evhands.live.undivided import interrupt
 from evhands.track_files import file_names
 from evhands.tracking import TrackResult
 from evhands.types import EventWindow
@@ -29,7 +30,7 @@ def ending_well() -> Iterator[None]:
     def end(number: int, frame: object) -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        raise KeyboardInterrupt
+        interrupt()
 
     try:
         for number in before:
