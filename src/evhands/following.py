@@ -162,7 +162,7 @@ class Rival:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a step is given: the window, the events before it, and where the detector saw hands last."""
+    """What a step is given: the window, the events before it, and where the detector sees hands in them."""
 
     window: EventWindow
     recent: Events

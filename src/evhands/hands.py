@@ -18,7 +18,6 @@ from evhands.boxes import CropBox, joints_box, overlap, recent_events, without_b
 from evhands.following import Tracker
 from evhands.stopwatch import part
 from evhands.tracking import TrackerState, TrackResult, calmed, lost, step_seen
-from evhands.tracking import prepared as tracker_prepared
 from evhands.types import Camera, Events, EventWindow
 
 ERASED = 1.3
@@ -74,12 +73,6 @@ def step(tracker: Tracker, window: EventWindow, state: HandsState) -> tuple[Hand
     found = [replace(s.hand, events=len(window.events)) for s in _by_age(slots) if s.hand is not None]
     nobody = replace(lost(window.end_us, TrackerState())[0], events=len(window.events))
     return HandsState(tuple(slots), recent, begun), tuple(found) or (nobody,)
-
-
-def prepared(tracker: Tracker, state: HandsState) -> HandsState:
-    """The state once the detector has looked at the last window for every hand: the next step needs it, the hands that
-    were given out did not. The step does it where nobody did."""
-    return replace(state, slots=tuple(replace(s, state=tracker_prepared(tracker, s.state)) for s in state.slots))
 
 
 def track_hands(

@@ -91,7 +91,6 @@ class TrackerState:
 
     doubted_since_us, held_since_us: when low confidence, or stillness, began. recent: the events of the last
     `longest_us`. begun: how many tracks there have been. places, detected_us: what the detector saw last, and when.
-    unseen: the last window, with the events before it, where the detector has yet to look at it (see `prepared`).
     """
 
     last: TrackResult | None = None
@@ -104,7 +103,6 @@ class TrackerState:
     begun: int = 0
     places: tuple[Place, ...] = ()
     detected_us: int | None = None
-    unseen: tuple[EventWindow, Events] | None = None
 
 
 def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
@@ -114,15 +112,6 @@ def step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[Tr
         seen, calm = calmed(tracker, window, recent)
     result, state = step_seen(tracker, seen, calm, state)
     return replace(result, events=len(window.events)), replace(state, recent=recent)
-
-
-def prepared(tracker: Tracker, state: TrackerState) -> TrackerState:
-    """The state once the detector has looked at the last window, if it is to: what the next step needs and this pose
-    did not. A live tracker does it while it waits for events; where nobody did, the next step begins with it."""
-    if state.unseen is None:
-        return state
-    window, recent = state.unseen
-    return replace(state, places=detections(tracker, window, recent), detected_us=window.end_us, unseen=None)
 
 
 def calmed(tracker: Tracker, window: EventWindow, recent: Events) -> tuple[EventWindow, Events]:
@@ -140,22 +129,10 @@ def step_seen(
 
 
 def _step(tracker: Tracker, window: EventWindow, state: TrackerState) -> tuple[TrackResult, TrackerState]:
-    """A track takes what the detector saw in the windows before; where there is none, it looks at this one."""
-    state = prepared(tracker, state)
-    recent, searching = state.recent, state.last is None or state.follower is None
-    assert recent is not None
-    if searching:
-        state = replace(state, places=detections(tracker, window, recent), detected_us=window.end_us)
-    places, detected_us = state.places, cast(int, state.detected_us)
-    result, after = _seen_step(tracker, Seen(window, recent, places), state)
-    if after.follower is None:
-        return result, after
-    due = window.end_us - detected_us >= tracker.config.detect_every_us
-    return result, replace(after, places=places, detected_us=detected_us, unseen=(window, recent) if due else None)
-
-
-def _seen_step(tracker: Tracker, seen: Seen, state: TrackerState) -> tuple[TrackResult, TrackerState]:
-    window, camera, config = seen.window, tracker.camera, tracker.config
+    camera, config = tracker.camera, tracker.config
+    state = _with_places(tracker, window, state)
+    assert state.recent is not None
+    seen = Seen(window, state.recent, state.places)
     if state.last is None or state.follower is None:
         return _search(tracker, seen, state)
     box = next_box(state.follower, camera, tracker.estimator.input_config.crop_scale, config)
@@ -170,6 +147,15 @@ def _seen_step(tracker: Tracker, seen: Seen, state: TrackerState) -> tuple[Track
     if rival is not None and rival[1].lead >= config.takeover:
         return _begun(tracker, seen, rival[0], state)
     return _go_on(tracker, seen, replace(state, rival=rival and rival[1]), look, there)
+
+
+def _with_places(tracker: Tracker, window: EventWindow, state: TrackerState) -> TrackerState:
+    """The state with what the detector sees: anew where a hand is looked for, or the last look is old."""
+    assert state.recent is not None
+    known = state.follower is not None and state.detected_us is not None
+    if known and window.end_us - cast(int, state.detected_us) < tracker.config.detect_every_us:
+        return state
+    return replace(state, places=detections(tracker, window, state.recent), detected_us=window.end_us)
 
 
 def track_windows(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from evhands.events.windows import window_at
-from evhands.hands import HandsState, prepared, step
+from evhands.hands import HandsState, step
 from evhands.live.cutting import Cutter, Due, EventCount, TimeStep, Windowing
 from evhands.live.reading import RateLimiter, Reader
 from evhands.live.undivided import undivided
@@ -152,9 +152,6 @@ def run_live(
                     state = _track(tracker, due, state, sinks, report)
                     report.dropped, report.late = cutter.dropped, cutter.late
                     ended = ended or _feed(cutter, reader, 0.0)
-                    if not ended and not cutter.due():
-                        state = prepared(tracker, state)  # while no window waits
-                        ended = _feed(cutter, reader, 0.0)
                 _account(report, reader, limiter, start_s, start_cpu)
     except KeyboardInterrupt:
         report.interrupted = True
