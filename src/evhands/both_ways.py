@@ -8,7 +8,7 @@ the middle of both poses has no delay, and less noise than either. Of one hand a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -33,7 +33,7 @@ MOST_OUTSIDE_US = 40_000
 
 @dataclass(frozen=True)
 class ReversedEvents:
-    """All events in reverse, polarities swapped, as a stream. At `first_us` it begins as the recording does."""
+    """All events in reverse, polarities swapped, as a stream that begins and ends when they do."""
 
     events: Events
     chunk: int = 100_000
@@ -50,10 +50,15 @@ class ReversedEvents:
 
     def chunks(self) -> Iterator[tuple[Events, float]]:
         """With the share of them that has been read."""
-        done = 0
-        for part in self:
-            done += len(part)
-            yield part, done / len(self.events)
+        return with_shares(self, len(self.events))
+
+
+def with_shares(parts: Iterable[Events], total: int) -> Iterator[tuple[Events, float]]:
+    """Every part with the share of all events that has come with it."""
+    done = 0
+    for part in parts:
+        done += len(part)
+        yield part, done / total
 
 
 def mirror_us(events: Events) -> int:

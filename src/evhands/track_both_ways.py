@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from evhands.both_ways import ReversedEvents, check_one_hand, fused, mirror_us
+from evhands.both_ways import ReversedEvents, check_one_hand, fused, mirror_us, with_shares
 from evhands.track_files import Passes, Sink, one_way
 from evhands.tracking import Tracker, TrackResult, whole_windows
 from evhands.types import Events, EventStream, Size
@@ -30,10 +30,7 @@ class HeldEvents:
             yield self.events[begin : begin + self.chunk]
 
     def chunks(self) -> Iterator[tuple[Events, float]]:
-        done = 0
-        for part in self:
-            done += len(part)
-            yield part, done / len(self.events)
+        return with_shares(self, len(self.events))
 
 
 def both_ways(watch: Watch = lambda stream, name: stream) -> Passes:

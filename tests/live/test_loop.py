@@ -204,6 +204,18 @@ def test_a_signal_does_not_divide_a_window():
     assert told.interrupted and first == second and len(first) == told.windows == 3
 
 
+def test_a_second_signal_frees_a_sink_that_is_stuck():
+    def stuck(window, hands):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+        raise AssertionError("it went on")
+
+    with ending_well():
+        told = run_live(tracker(), [Piece(some_events(0.2), 0.0)], SIZE, LiveConfig(), [stuck])
+    assert told.interrupted
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_whole_files(tmp_path, number):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from evhands.live.loop import LiveReport
-from evhands.live.undivided import interrupt
+from evhands.live.undivided import at_the_end
 from evhands.track_files import file_names
 from evhands.tracking import TrackResult
 from evhands.types import EventWindow
@@ -27,10 +27,13 @@ def ending_well() -> Iterator[None]:
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def end(number: int, frame: object) -> None:
+    def interrupt() -> None:
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        interrupt()
+        raise KeyboardInterrupt
+
+    def end(number: int, frame: object) -> None:
+        at_the_end(interrupt)
 
     try:
         for number in before:

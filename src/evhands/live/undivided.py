@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-_inside = _asked = False
+_inside = False
+_asked: Callable[[], None] | None = None
 
 
 @contextmanager
 def undivided() -> Iterator[None]:
-    """An interruption asked for inside happens at its end. Of the main thread; not within itself."""
+    """What is asked for inside, by `at_the_end`, happens at its end. Of the main thread; not within itself."""
     global _inside, _asked
     _inside = True
     try:
         yield
     finally:
-        _inside = False
-        if _asked:
-            _asked = False
-            raise KeyboardInterrupt
+        _inside, asked, _asked = False, _asked, None
+        if asked is not None:
+            asked()
 
 
-def interrupt() -> None:
-    """KeyboardInterrupt, now or at the end of what must not be divided; for signal handlers."""
+def at_the_end(interrupt: Callable[[], None]) -> None:
+    """Interrupt at the end of what must not be divided, for signal handlers; now, where nothing must not, or where it
+    was asked for already: a sink may be stuck."""
     global _asked
-    if not _inside:
-        raise KeyboardInterrupt
-    _asked = True
+    if _inside and _asked is None:
+        _asked = interrupt
+    else:
+        interrupt()
