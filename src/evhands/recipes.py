@@ -186,7 +186,8 @@ class SmallTask(Task):
         assert isinstance(model, SmallEstimator)
         errors: dict[str, list[np.ndarray]] = {"mpjpe_mm": [], "pa_mpjpe_mm": [], "uv_px": []}
         turned = []
-        for rows in row_batches(pool, 4):
+        together = 4 if next(model.parameters()).device.type == "cpu" else 16
+        for rows in row_batches(pool, together):
             windows = rows["lnes"].shape[1]
             batch = on_device_of(model, self.batch(rows, np.tile(np.arange(windows), (len(rows), 1))))
             output, decoded, _ = self.outputs(model, batch)
