@@ -23,7 +23,7 @@ import torch
 from rich.progress import track as progress_bar
 
 from evhands.baselines import ConstantPose, fit_constant_pose
-from evhands.both_ways import ReversedEvents, fused, mirror_us
+from evhands.both_ways import with_backward
 from evhands.boxes import joints_box, sensor_pixels
 from evhands.data.shards import seen_window
 from evhands.events.windows import window_at
@@ -37,7 +37,7 @@ from evhands.sim.drawing import draw_world
 from evhands.sim.generate import Clip, simulate_clip
 from evhands.sim.presets import TrainShares, clip_of
 from evhands.sim.world import Truth
-from evhands.tracking import Tracker, hand_joints, track_stream, track_windows
+from evhands.tracking import Tracker, hand_joints, track_windows
 from evhands.types import EventWindow, HandPose
 
 TEST_SUBJECTS = (1_000_000, 1_000_100)
@@ -72,11 +72,8 @@ def score_clip(clip: Clip, tracker: Tracker, both_ways: bool = False) -> Scores:
     labels, windows = zip(*clip_windows(clip, inputs.window_us), strict=True)
     truth = clip.joints_m[list(labels)].astype(np.float64)
     tracked, given = np.full_like(truth, np.nan), np.full_like(truth, np.nan)
-    results = [result for _, result in track_windows(tracker, windows)]
-    if both_ways:
-        backward = [result for _, result in track_stream(tracker, ReversedEvents(clip.events))]
-        results = fused(tracker, results, backward, mirror_us(clip.events))
-    for row, result in enumerate(results):
+    forward = [result for _, result in track_windows(tracker, windows)]
+    for row, result in enumerate(with_backward(tracker, forward, clip.events) if both_ways else forward):
         if result.joints_m is not None:
             tracked[row] = result.joints_m
     memory = tracker.estimator.initial_state(1)

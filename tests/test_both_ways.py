@@ -28,9 +28,8 @@ TIMES = np.arange(100_000, 1_900_000, 33_333)
 def results(t_us: np.ndarray, poses: HandPose, confidence: float = 0.5, id: int = 3) -> list[TrackResult]:
     names = ("orientation", "wrist", "joints", "shape")
     each = [replace(poses, **{name: getattr(poses, name)[i] for name in names}) for i in range(len(t_us))]
-    box = None
     return [
-        TrackResult(int(t), "moving", confidence, 70, pose, np.zeros((21, 3)), box, id, np.full(21, confidence))
+        TrackResult(int(t), "moving", confidence, 70, pose, np.zeros((21, 3)), None, id, np.full(21, confidence))
         for t, pose in zip(t_us, each, strict=True)
     ]
 

@@ -8,17 +8,18 @@ the middle of both poses has no delay, and less noise than either. Of one hand a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 
 from evhands.following import Tracker, hand_joints
-from evhands.interpolation import pose_at
-from evhands.rotations import composed, leading
-from evhands.tracking import TrackResult
-from evhands.types import Events, HandPose, InputError, Size
+from evhands.interpolation import pose_at, stacked
+from evhands.recording import EventsInMemory
+from evhands.rotations import leading
+from evhands.tracking import TrackResult, track_stream
+from evhands.types import Events, HandPose, InputError
 
 APART_RAD = 2.0
 APART_M = 0.2
@@ -32,33 +33,16 @@ MOST_OUTSIDE_US = 40_000
 
 
 @dataclass(frozen=True)
-class ReversedEvents:
+class ReversedEvents(EventsInMemory):
     """All events in reverse, polarities swapped, as a stream that begins and ends when they do."""
 
-    events: Events
     chunk: int = 100_000
-
-    @property
-    def size(self) -> Size:
-        return self.events.size
 
     def __iter__(self) -> Iterator[Events]:
         mirror = mirror_us(self.events)
         for end in range(len(self.events), 0, -self.chunk):
             part = self.events[max(end - self.chunk, 0) : end]
             yield Events(part.x[::-1], part.y[::-1], mirror - part.t_us[::-1], ~part.p[::-1], part.size)
-
-    def chunks(self) -> Iterator[tuple[Events, float]]:
-        """With the share of them that has been read."""
-        return with_shares(self, len(self.events))
-
-
-def with_shares(parts: Iterable[Events], total: int) -> Iterator[tuple[Events, float]]:
-    """Every part with the share of all events that has come with it."""
-    done = 0
-    for part in parts:
-        done += len(part)
-        yield part, done / total
 
 
 def mirror_us(events: Events) -> int:
@@ -79,15 +63,24 @@ def fused(
     times = np.array([result.t_us for result in behind])
     there = [_at(tracker, behind, times, result) for result in forward]
     sure_forward, sure_backward = _sure(forward), _sure(there)
-    ids = _ids(forward)
     out = []
-    for i, (first, second) in enumerate(zip(forward, there, strict=True)):
-        result = first if not second.tracked else replace(second, events=first.events, id=ids[i])
-        if first.tracked and second.tracked:
-            share = 0.5 if not _apart(first, second) else float(sure_backward[i] > sure_forward[i])
-            result = _between(tracker, first, second, share)
-        out.append(result)
+    for i, (first, second, id) in enumerate(zip(forward, there, _ids(forward), strict=True)):
+        both = first.tracked and second.tracked
+        if both and not _apart(first, second):
+            out.append(_middle(tracker, first, second))
+        elif second.tracked and (not both or sure_backward[i] > sure_forward[i]):
+            out.append(replace(second, events=first.events, id=id))
+        else:
+            out.append(first)
     return out
+
+
+def with_backward(tracker: Tracker, forward: Sequence[TrackResult], events: Events) -> Sequence[TrackResult]:
+    """The results of all windows of a recording, `fused` with those of its events in reverse."""
+    if not len(events):
+        return forward
+    backward = [result for _, result in track_stream(tracker, ReversedEvents(events))]
+    return fused(tracker, forward, backward, mirror_us(events))
 
 
 def check_one_hand(tracker: Tracker) -> None:
@@ -109,27 +102,19 @@ def _at(tracker: Tracker, results: Sequence[TrackResult], times: np.ndarray, wan
     nearest = min(around, key=lambda result: abs(result.t_us - t_us))
     if not all(result.tracked for result in around) or len({(result.id, result.side) for result in around}) > 1:
         return replace(nearest, t_us=t_us)
-    poses = [result.pose for result in around if result.pose is not None]
-    names = ("orientation", "wrist", "joints", "shape")
-    values: dict[str, Any] = {name: np.stack([getattr(pose, name) for pose in poses]) for name in names}
-    stacked = replace(poses[0], **values)
-    return _posed(tracker, replace(nearest, t_us=t_us), pose_at(stacked, np.array([r.t_us for r in around]), t_us))
+    poses = stacked([result.pose for result in around if result.pose is not None])
+    return _posed(tracker, replace(nearest, t_us=t_us), pose_at(poses, np.array([r.t_us for r in around]), t_us))
 
 
-def _between(tracker: Tracker, first: TrackResult, second: TrackResult, share: float) -> TrackResult:
-    """A share of the way from the first result to the second; id, events, status and box are those of the first."""
-    a, b = first.pose, second.pose
-    assert a is not None and b is not None
-    if share in (0.0, 1.0):
-        return first if share == 0 else replace(second, id=first.id, events=first.events)
-    rotations = composed(_rotations(a), share * leading(_rotations(a), _rotations(b)))
-    wrist, shape = (np.asarray(u) + share * (np.asarray(v) - u) for u, v in ((a.wrist, b.wrist), (a.shape, b.shape)))
-    pose = replace(a, orientation=rotations[0], joints=rotations[1:], wrist=wrist, shape=shape)
-    confidence = first.confidence + share * (second.confidence - first.confidence)
+def _middle(tracker: Tracker, first: TrackResult, second: TrackResult) -> TrackResult:
+    """Half of the way from the first result to the second; id, events, status and box are those of the first."""
+    assert first.pose is not None and second.pose is not None
     joints = first.joint_confidence
     if joints is not None and second.joint_confidence is not None:
-        joints = joints + share * (second.joint_confidence - joints)
-    return _posed(tracker, replace(first, confidence=confidence, joint_confidence=joints), pose)
+        joints = (joints + second.joint_confidence) / 2
+    confidence = (first.confidence + second.confidence) / 2
+    middle = pose_at(stacked([first.pose, second.pose]), np.array([0, 2]), 1)
+    return _posed(tracker, replace(first, confidence=confidence, joint_confidence=joints), middle)
 
 
 def _posed(tracker: Tracker, result: TrackResult, pose: HandPose) -> TrackResult:
@@ -140,18 +125,14 @@ def _apart(first: TrackResult, second: TrackResult) -> bool:
     """Whether two results are of different opinion."""
     a, b = first.pose, second.pose
     assert a is not None and b is not None
-    turned = np.linalg.norm(leading(_rotations(a)[:1], _rotations(b)[:1]))
+    turned = np.linalg.norm(leading(np.asarray(a.orientation)[None], np.asarray(b.orientation)[None]))
     return bool(a.side != b.side or turned > APART_RAD or np.linalg.norm(np.asarray(a.wrist) - b.wrist) > APART_M)
 
 
 def _sure(results: Sequence[TrackResult]) -> np.ndarray:
-    """The mean confidence about each result, zero where it is lost."""
-    values = np.array([result.confidence * result.tracked for result in results])
-    window = np.ones(2 * SURE_WINDOWS + 1)
-    padded = np.pad(values, SURE_WINDOWS)
-    return np.convolve(padded, window, "valid") / np.convolve(
-        np.pad(np.ones(len(values)), SURE_WINDOWS), window, "valid"
-    )
+    """The mean confidence about each result, of those that are lost and outside all zero."""
+    values = np.array([result.confidence * result.tracked for result in results], np.float64)
+    return uniform_filter1d(values, 2 * SURE_WINDOWS + 1, mode="constant")
 
 
 def _ids(results: Sequence[TrackResult]) -> list[int]:
@@ -162,7 +143,3 @@ def _ids(results: Sequence[TrackResult]) -> list[int]:
         last = result.id if result.tracked else last
         ids.append(last)
     return ids
-
-
-def _rotations(pose: HandPose) -> np.ndarray:
-    return np.concatenate([np.asarray(pose.orientation, np.float64)[None], np.asarray(pose.joints, np.float64)])

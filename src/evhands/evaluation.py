@@ -15,11 +15,12 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from evhands.both_ways import ReversedEvents, fused, mirror_us
+from evhands.both_ways import with_backward
 from evhands.data.cache import CachedRecording, cache_recordings
 from evhands.events.windows import window_at
 from evhands.evrealhands_layout import TEST_SUBJECTS, read_sequence
 from evhands.hand.model import HandModel, load_hand
+from evhands.interpolation import stacked
 from evhands.models.checkpoint import ASSETS, checkpoint_path, load_model, read_checkpoint
 from evhands.models.estimator import Estimator
 from evhands.models.paper import PaperEstimator
@@ -35,12 +36,11 @@ from evhands.scenes import (
     open_scene,
     predicted_columns,
     scheduled_ends,
-    stacked,
     truth_columns,
     window_counts,
     with_vertices,
 )
-from evhands.tracking import PoseEstimator, Tracker, TrackerConfig, TrackResult, track_stream, track_windows
+from evhands.tracking import PoseEstimator, Tracker, TrackerConfig, TrackResult, track_windows
 from evhands.types import InputError
 
 Crop = Literal["truth", "detected"]
@@ -255,10 +255,8 @@ def predict_tracked(
     for _, result in track_windows(tracker, windows):
         progress(1)
         tracked.append(result)
-    if config.both_ways and len(scene.events):
-        backward = [result for _, result in track_stream(tracker, ReversedEvents(scene.events))]
-        tracked = fused(tracker, tracked, backward, mirror_us(scene.events))
-    results = {row_at[result.t_us]: result for result in tracked if result.t_us in row_at}
+    given = with_backward(tracker, tracked, scene.events) if config.both_ways else tracked
+    results = {row_at[result.t_us]: result for result in given if result.t_us in row_at}
     columns = truth_columns(scene.labels, scene.annotated_px, wanted, scene.K)
     columns["window_us"] += inputs.window_us
     columns["events"] = window_counts(scene.events, wanted.t_us, inputs.window_us)

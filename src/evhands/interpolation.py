@@ -8,6 +8,7 @@ rotations are taken in the frame of the earlier one, so that turning the camera 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -46,6 +47,13 @@ def pose_at(poses: HandPose, t_us: Int64[np.ndarray, " n"], wanted_us: Int64[np.
     if np.ndim(wanted_us):
         return found
     return replace(found, orientation=turned[0, 0], joints=turned[0, 1:], wrist=wrist[0], shape=shape[0])
+
+
+def stacked(poses: Sequence[HandPose]) -> HandPose:
+    """Poses of one side as one batch."""
+    names = ("orientation", "wrist", "joints", "shape")
+    values = {name: np.stack([getattr(pose, name) for pose in poses]) for name in names}
+    return HandPose(poses[0].side, **values, hand_model=poses[0].hand_model)
 
 
 def _double(values: np.ndarray) -> np.ndarray:

@@ -25,6 +25,7 @@ from evhands.events.windows import window_at
 from evhands.geometry import crop_camera
 from evhands.hand.model import HandModel
 from evhands.inputs import crop_inputs, filled_window
+from evhands.interpolation import stacked
 from evhands.models.estimator import Estimator, mirror_inputs, mirrored
 from evhands.models.paper import PaperEstimator
 from evhands.models.paper_stages import in_camera
@@ -38,7 +39,6 @@ from evhands.scenes import (
     predicted_columns,
     scheduled_ends,
     seen_of,
-    stacked,
     truth_columns,
     window_counts,
     with_vertices,

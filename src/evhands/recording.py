@@ -115,7 +115,7 @@ class Recording:
 
 @dataclass(frozen=True)
 class EventsInMemory:
-    """Events as a stream of one chunk."""
+    """Events as a stream of one chunk; `chunks` says what share of them has come with each."""
 
     events: Events
 
@@ -125,6 +125,12 @@ class EventsInMemory:
 
     def __iter__(self) -> Iterator[Events]:
         yield self.events
+
+    def chunks(self) -> Iterator[tuple[Events, float]]:
+        done = 0
+        for part in self:
+            done += len(part)
+            yield part, done / max(len(self.events), 1)
 
 
 def write_recording(

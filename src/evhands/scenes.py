@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -192,9 +191,3 @@ def window_counts(events: Events, ends_us: np.ndarray, window_us: int) -> np.nda
     """Events in each window that ends so."""
     first, last = (np.searchsorted(events.t_us, edge, side="left") for edge in (ends_us - window_us, ends_us))
     return (last - first).astype(np.int64)
-
-
-def stacked(poses: Sequence[HandPose]) -> HandPose:
-    """Poses of one side as one batch."""
-    values = {name: np.stack([getattr(pose, name) for pose in poses]) for name in PARTS}
-    return HandPose(poses[0].side, **values, hand_model=poses[0].hand_model)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from evhands.data.recrop import pixel_moves
 from evhands.data.shards import Pool
 
 FIELDS = ("lnes", "K", "joints", "orientation", "rotvecs", "shape")
@@ -27,7 +28,7 @@ class DeviceRows:
         self.capacity = capacity or _room(device) // row_bytes
         self._part = min(part, self.capacity)
         self._fields = {
-            name: torch.empty((self.capacity, *first[name].shape[1:]), dtype=_dtype(first[name]), device=device)
+            name: torch.from_numpy(first[name].copy()).new_empty((self.capacity, *first[name].shape[1:]), device=device)
             for name in FIELDS
         }
         self.refresh()
@@ -66,8 +67,7 @@ def recropped_on_device(images: Tensor, K: Tensor, crops: np.ndarray) -> tuple[T
     then of each column, the brightest of those few is taken.
     """
     side = images.shape[-1]
-    centre = (side - 1) / 2
-    scale, shift = 1 / crops[:, 0], centre - (centre + crops[:, 1:] * side) / crops[:, :1]
+    scale, shift = pixel_moves(crops, side)
     where = np.floor(np.arange(side) * scale[:, None, None] + shift[..., None] + 0.5).astype(np.int64)
     first, behind = _sources(where, side)
     most = int((behind - first).max(initial=1))
@@ -114,7 +114,3 @@ def _brightest(images: Tensor, first: np.ndarray, behind: np.ndarray, most: int,
 def _room(device: torch.device) -> int:
     """Bytes for rows: half of what is free on a GPU."""
     return torch.cuda.mem_get_info(device)[0] // 2
-
-
-def _dtype(values: np.ndarray) -> torch.dtype:
-    return torch.from_numpy(np.zeros((), values.dtype)[None]).dtype

@@ -8,8 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Tensors = dict[str, Tensor]
-
 
 @dataclass(frozen=True)
 class Lanes:
@@ -27,14 +25,14 @@ class Lanes:
     crops: np.ndarray
     """(B, 3) how each clip's crops are cut anew, see `evhands.data.recrop`."""
 
-    def state(self) -> Tensors:
+    def state(self) -> dict[str, Tensor]:
         """As tensors, to be saved with a run."""
         rows = torch.from_numpy(self.rows.view(np.uint8).reshape(len(self.rows), -1).copy())
         return {"rows": rows, "next": torch.from_numpy(self.next), "stride": torch.from_numpy(self.stride),
                 "memory": self.memory, "crops": torch.from_numpy(self.crops)}  # fmt: skip
 
     @classmethod
-    def of(cls, state: Tensors, dtype: np.dtype) -> Lanes:
+    def of(cls, state: dict[str, Tensor], dtype: np.dtype) -> Lanes:
         """From what `state` gave."""
         rows = state["rows"].numpy().reshape(-1).view(dtype)
         after, stride, crops = (state[name].numpy() for name in ("next", "stride", "crops"))

@@ -16,8 +16,7 @@ def recropped(images: np.ndarray, K: np.ndarray, crops: np.ndarray) -> tuple[np.
     centre moves right and down, in old sides. Returns arrays as images and K.
     """
     side = images.shape[-1]
-    centre = (side - 1) / 2
-    scale, shift = 1 / crops[:, 0], centre - (centre + crops[:, 1:] * side) / crops[:, :1]
+    scale, shift = pixel_moves(crops, side)
     out = np.zeros_like(images)
     lanes = images.shape[0]
     _move(images.reshape(lanes, -1, side, side), scale, shift, out.reshape(lanes, -1, side, side))
@@ -25,6 +24,12 @@ def recropped(images: np.ndarray, K: np.ndarray, crops: np.ndarray) -> tuple[np.
     moved[..., :2, :] *= scale[:, None, None, None].astype(K.dtype)
     moved[..., :2, 2] += shift[:, None].astype(K.dtype)
     return out, moved
+
+
+def pixel_moves(crops: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Scale (B,) and shift (B, 2) of the pixels of crops of `side` pixels: u goes to scale * u + shift."""
+    centre = (side - 1) / 2
+    return 1 / crops[:, 0], centre - (centre + crops[:, 1:] * side) / crops[:, :1]
 
 
 @njit(cache=True, nogil=True)

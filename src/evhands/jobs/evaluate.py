@@ -200,9 +200,7 @@ def _groups(sources: list[Path], together: int) -> list[list[Path]]:
 
 def _key(order: _Order, source: Path) -> str:
     """A name for the predictions of a recording: another method, setting or recording has another."""
-    about = {
-        name: order.meta[name] for name in ("weights", "code", "protocol", "crop", "smooth", "both_ways", "hand_model")
-    }
+    about = {name: order.meta[name] for name in ("weights", "code", "protocol", "crop", "smooth", "hand_model")}
     told = json.dumps([about, asdict(order.config), str(source.resolve()), checksum(_files(source))], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:24]
 

@@ -170,12 +170,12 @@ def track_command(
         both_ways: track a recording forwards and backwards in time and give the middle of both poses: no delay and
             less noise, for twice the time and memory for all its events; one hand, not live.
     """
-    if both_ways and (live or view or str(source).startswith(("camera:", "webcam:"))):
-        raise InputError(
-            "Found --both-ways with a source that sets the pace, whose end is not there yet. Wanted a recording, "
-            "without --live and --view; record first, or leave --both-ways out."
-        )
     if live or view or str(source).startswith(("camera:", "webcam:")):
+        if both_ways:
+            raise InputError(
+                "Found --both-ways with a source that sets the pace, whose end is not there yet. Wanted a recording, "
+                "without --live and --view; record first, or leave --both-ways out."
+            )
         told = track_live(
             source, model=model, camera=camera, hands=hands, rate=rate, device=device, smooth=smooth, out=out,
             video=video, salvage=salvage, quiet=False, runtime=runtime, mano=mano, topic=topic, wait=wait,
